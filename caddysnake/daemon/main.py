@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import os
 import signal
 import sys
@@ -28,6 +27,7 @@ from .supervisor.reloads import Reloads, why
 from .supervisor.supervisor import Supervisor
 from .system import cgroups, processes, tempdirs
 from .system.log import records as logs
+from .system.log.fields import FieldLog
 from .system.log.process import logger
 from .system.log.records import close_quietly, tell
 from .system.notify import Notifier
@@ -38,7 +38,7 @@ from .upgrade.handover import Inheritance, let_signals_in
 from .upgrade.restore import Resumption, differences
 from .upgrade.upgrade import Upgrade, UpgradeRefused
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 _SWEEP_S = 1.0
 _SAME_SIGNAL_S = 0.25
@@ -252,12 +252,12 @@ class Daemon:
         self.upgrades = state.upgrades
         self.started_at = state.started_at
         now = time.monotonic()
-        fields = {"version": __version__, "before": state.release, "upgrades": state.upgrades}
+        fields: dict[str, Any] = {"version": __version__, "before": state.release, "upgrades": state.upgrades}
         took = {"stalled_ms": round((now - state.begun_at) * 1000), "took_over_ms": round((now - asked) * 1000)}
-        log.info("upgraded", extra={"fields": {**fields, **took}})
+        log.info("upgraded", **fields | took)
         changed = differences(state, self.running.desired)
         if changed:
-            log.warning("the configuration has changed meanwhile", extra={"fields": {"it": "; ".join(changed)}})
+            log.warning("the configuration has changed meanwhile", it="; ".join(changed))
         if changed or state.is_reload_wanted:
             self.reloads.reload_soon()
 
@@ -289,7 +289,7 @@ class Daemon:
         except UpgradeRefused as exc:
             self._refuse_upgrade(exc)
             raise
-        log.info("upgrading", extra={"fields": {"from": __version__, "to": version}})
+        log.info("upgrading", from_=__version__, to=version)
         self._exchanging = self._loop.create_task(self._exchange())
         return version
 
@@ -302,15 +302,14 @@ class Daemon:
 
     def _refuse_upgrade(self, exc: UpgradeRefused) -> None:
         self.upgrade_refused = str(exc)
-        log.error("upgrade refused; the old version keeps running", extra={"fields": {"error": str(exc)}})
+        log.error("upgrade refused; the old version keeps running", error=str(exc))
 
     # -- stopping ---------------------------------------------------------------------------------------------
 
     def stop(self, asked_by: str) -> None:
         """Begin to stop, as on SIGTERM; ``asked_by`` is for the log."""
         if not self._stop.is_set():
-            fields = {"asked_by": asked_by, "grace_s": self.running.desired.grace_s}
-            log.info("stopping", extra={"fields": fields})
+            log.info("stopping", asked_by=asked_by, grace_s=self.running.desired.grace_s)
             self.phase = DaemonPhase.STOPPING
             self.reloads.refuse()
             self._service.stopping()
@@ -321,13 +320,13 @@ class Daemon:
         if not self._stop.is_set():
             self.stop(number.name)
         elif self._loop.time() - self._told_at >= _SAME_SIGNAL_S:
-            log.warning("stopping at once", extra={"fields": {"signal": number.name}})
+            log.warning("stopping at once", signal=number.name)
             self._forced = True
             self._front_proxy.kill()
             self.running.kill()
 
     def _on_unserved_signal(self, number: signal.Signals) -> None:
-        log.warning("signal ignored: it means nothing here", extra={"fields": {"signal": number.name}})
+        log.warning("signal ignored: it means nothing here", signal=number.name)
 
     async def _stop_all(self) -> None:
         self.phase = DaemonPhase.STOPPING
@@ -378,7 +377,7 @@ def run(
     # What is there now stays. Looking through all of it for garbage takes longer than any request should wait.
     gc.freeze()
     soft, hard = processes.become_supervisor()
-    log.debug("descriptor limit raised", extra={"fields": {"from": soft, "to": hard, "pid": os.getpid()}})
+    log.debug("descriptor limit raised", from_=soft, to=hard, pid=os.getpid())
 
     notifier = Notifier.from_environ(os.environ)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -12,6 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from ...channel.messages import TAKE_LISTENER_SHIFT, TAKE_TRUSTED
 from ..system import mishaps
 from ..system.kinship import peer_uid
+from ..system.log.fields import FieldLog
 from ..system.state import ListenerSnapshot, StateError
 from .addresses import Address, UnixAddress, key_from_plain, key_of, plain_key
 from .connections import BoundListener, Connection, Connections, ListenerOwner
@@ -19,7 +19,7 @@ from .listener import Listener, restore
 from .opener import ListenerOpener
 from .socket_file import ListenError, regive
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 
 class Trust:
@@ -53,9 +53,8 @@ class Trust:
             return True
         if uid not in self.disbelieved:
             self.disbelieved.add(uid)
-            fields = {"uid": uid, "hint": "if this is Caddy, let no app run as its user"}
-            log.warning("a user who runs apps connects to a listener: its X-Forwarded headers are not believed",
-                        extra={"fields": fields})  # fmt: skip
+            what = "a user who runs apps connects to a listener: its X-Forwarded headers are not believed"
+            log.warning(what, uid=uid, hint="if this is Caddy, let no app run as its user")
         return False
 
     def _is_trusted_proxy(self, sock: socket.socket) -> bool:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import socket
 from collections.abc import MutableMapping
 
 from ...config.language.values import MAX_UNIX_PATH_BYTES
+from ..system.log.fields import FieldLog
 from ..system.notify import Notifier
 from . import activation
 from .addresses import Address, FdAddress, TcpAddress, UnixAddress, address_name, key_of
@@ -80,7 +80,7 @@ def open_inherited(fd: int) -> Listener:
     return Listener(sock, name, None, None)
 
 
-log = logging.getLogger("caddysnake.listener")
+log = FieldLog("caddysnake.listener")
 
 
 class ListenerOpener:
@@ -112,14 +112,14 @@ class ListenerOpener:
         if own is not None:
             if (listener := _adopted(own, name, address)) is not None:
                 self._stored.add(listener)
-                log.info("listener taken up again", extra={"fields": {"listener": name}})
+                log.info("listener taken up again", listener=name)
                 return listener
             self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={own.name}")
         given = self._passed.take(
             lambda each: not activation.is_stored_name(each.name) and activation.is_at(each.fd, address)
         )
         if given is not None:
-            log.info("listener was passed", extra={"fields": {"listener": name, "from": given.name or "-"}})
+            log.info("listener was passed", listener=name, from_=given.name or "-")
             return self._not_ours(activation.activated(given.fd, name))
         return open_unix(*address) if isinstance(address, UnixAddress) else open_tcp(*address)
 
@@ -143,18 +143,11 @@ class ListenerOpener:
         for each in self._passed.take_rest():
             if activation.is_stored_name(each.name):
                 _give_up_stored(each, self._notifier)
-                log.info("a former listener is given up", extra={"fields": {"listener": each.name}})
+                log.info("a former listener is given up", listener=each.name)
             else:
-                log.warning(
-                    "a socket was passed that no site listens on: who connects to it gets no answer",
-                    extra={
-                        "fields": {
-                            "socket": activation.describe(each.fd),
-                            "from": each.name or "-",
-                            "hint": "write a site for it, or take it out of the socket unit",
-                        }
-                    },
-                )
+                what = "a socket was passed that no site listens on: who connects to it gets no answer"
+                hint = "write a site for it, or take it out of the socket unit"
+                log.warning(what, socket=activation.describe(each.fd), from_=each.name or "-", hint=hint)
             os.close(each.fd)
 
     def keep(self, listener: Listener) -> None:
@@ -174,9 +167,9 @@ class ListenerOpener:
             listener.trouble = str(exc)
             if not is_told:
                 why = "a socket is gone, and cannot be made anew for now"
-                log.error(why, extra={"fields": {"listener": listener.name, "error": str(exc)}})
+                log.error(why, listener=listener.name, error=str(exc))
             raise
-        log.warning("a socket was gone, and is made anew", extra={"fields": {"listener": listener.name}})
+        log.warning("a socket was gone, and is made anew", listener=listener.name)
         if listener in self._stored:
             self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={activation.stored_name(listener.name)}")
             self._stored.discard(listener)
@@ -228,7 +221,7 @@ def _adopted(own: activation.PassedSocket, name: str, address: UnixAddress | Tcp
         if regive(address.path, sock, address.mode, address.owner, address.group):
             unused.pop_all()
             return Listener(sock, name, address.path, lock)
-    log.info("the path of a listener leads elsewhere: it is made anew", extra={"fields": {"listener": name}})
+    log.info("the path of a listener leads elsewhere: it is made anew", listener=name)
     return None
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from ...config.language.models import Canary
 from ..apps.app import App
@@ -17,12 +16,13 @@ from ..apps.spec import PoolSpec, StartFailed
 from ..apps.trial import Trial
 from ..commands.release import Tell
 from ..sockets.addresses import key_of
+from ..system.log.fields import FieldLog
 from ..tenants.tenants import Tenants
 from .change import ListenersChange, side_by_side
 from .desired import Desired
 from .running import Running, tell_ready
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 _DECIDED_S = 30.0
 """Longer than this no app that is starting keeps the others from being told ready."""
@@ -236,11 +236,11 @@ class AppsChange:
     def _leave_refused(self, outcome: Outcome, failure: StartFailed) -> None:
         """The old build goes on; without one it is tried again, as at the start of the daemon."""
         app = self._running.apps[outcome.app]
-        fields = {"app": outcome.app, "code": failure.code, "error": str(failure)}
+        fields: dict[str, Any] = {"app": outcome.app, "code": failure.code, "error": str(failure)}
         if app.pool.ready:
-            log.error("app is not reloaded; its old build keeps serving", extra={"fields": fields})
+            log.error("app is not reloaded; its old build keeps serving", **fields)
             return
-        log.error("app is not reloaded, and does not serve", extra={"fields": fields})
+        log.error("app is not reloaded, and does not serve", **fields)
         self._running.beginnings.try_again(app, failure)
 
     def rollback(self) -> None:
@@ -259,8 +259,7 @@ async def _put_back(app: App, former: PoolSpec) -> None:
     try:
         await app.renew(former)
     except StartFailed as exc:
-        fields = {"app": app.name, "code": exc.code, "error": str(exc)}
-        log.error("the old build does not come back", extra={"fields": fields})
+        log.error("the old build does not come back", app=app.name, code=exc.code, error=str(exc))
 
 
 class FirstStart(AppsChange):
@@ -271,7 +270,7 @@ class FirstStart(AppsChange):
         running = self._running
         self.introduce()
         for name, why in self._desired.amiss.items():
-            log.error("no app of this template can be started", extra={"fields": {"template": name, "error": why}})
+            log.error("no app of this template can be started", template=name, error=why)
         for app in running.apps.values():
             running.begin(app)
         deciding = asyncio.ensure_future(self._all_decided(running.beginnings.all()))
@@ -281,7 +280,7 @@ class FirstStart(AppsChange):
             deciding.result()
             return
         undecided = running.undecided
-        log.warning("apps have not come up yet; the others serve", extra={"fields": {"apps": ", ".join(undecided)}})
+        log.warning("apps have not come up yet; the others serve", apps=", ".join(undecided))
 
     async def _all_decided(self, beginnings: list[Beginning]) -> None:
         """Raises ``StartFailed`` as ``prepare``."""
@@ -309,6 +308,6 @@ def tell_shared(desired: Desired) -> None:
         if not desired.unwalled.intersection(each.apps):
             continue  # each is in a sandbox of its own
         tell = log.warning if each.many else log.info
-        tell("apps are not isolated", extra={"fields": {"user": each.user, "apps": ", ".join(each.apps)}})
+        tell("apps are not isolated", user=each.user, apps=", ".join(each.apps))
         if each.uid == 0:
-            log.warning("apps run as root: give each a user", extra={"fields": {"apps": ", ".join(each.apps)}})
+            log.warning("apps run as root: give each a user", apps=", ".join(each.apps))

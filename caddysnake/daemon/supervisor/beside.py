@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import logging
 from collections.abc import Awaitable, Callable
 
 from ..sockets.listener import Listener, restore
+from ..system.log.fields import FieldLog
 from ..system.state import CaddySnapshot, ListenerSnapshot
 from .document import CaddyPart, Configuration
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 _AGAIN_S = 1.0
 _AGAIN_MAX_S = 30.0
@@ -98,7 +98,7 @@ async def persist(bring_up: Callable[[], Awaitable[None]], what: str) -> None:
             why = f"{type(exc).__name__}: {exc}"
         if why != told:
             told = why
-            log.error(f"{what} cannot come up for now, and is tried again", extra={"fields": {"error": why}})
+            log.error(f"{what} cannot come up for now, and is tried again", error=why)
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, _AGAIN_MAX_S)
         importlib.invalidate_caches()

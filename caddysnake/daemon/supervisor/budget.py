@@ -8,16 +8,16 @@ What is measured is each process's share of what it occupies (PSS), where the ke
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from ..apps.app import App
 from ..system import memory
+from ..system.log.fields import FieldLog
 from .running import Running
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 _LOOK_S, _LOOK_SELDOM_S, _MANY = 2.0, 10.0, 64
 _IDLE_S = 5.0
@@ -109,15 +109,15 @@ class MemoryBudget:
             return
         wanted = relief(used - budget, _sleepers(running, sizes), _growths(running.served_apps(), sizes))
         for each in wanted.sleep:
-            fields = {"app": each.key, "template": each.template, "idle_s": round(each.idle_s)}
-            log.info("app is put to sleep: memory_budget", extra={"fields": fields})
+            idle_s = round(each.idle_s)
+            log.info("app is put to sleep: memory_budget", app=each.key, template=each.template, idle_s=idle_s)
             running.spawn(running.templates[each.template].evict(each.key))
         for app in running.served_apps():
             if app.name in wanted.shrink:
                 app.scaled.shrink("memory_budget")
         kept = [app for app in running.served_apps() if app.deploys.shelf.pool is not None]
         for app in [] if wanted.is_enough else kept:
-            log.info("the build before is let go: memory_budget", extra={"fields": {"app": app.name}})
+            log.info("the build before is let go: memory_budget", app=app.name)
             app.carry_out(app.takeover.drop_kept())
         if not (wanted.is_enough or kept):
             self._tell("memory_budget is exceeded, and nobody is left to give way", used, budget)
@@ -126,7 +126,7 @@ class MemoryBudget:
         now = time.monotonic()
         if not self._told_at or now - self._told_at >= _TELL_S:
             self._told_at = now
-            log.warning(what, extra={"fields": {"used_bytes": used, "budget_bytes": budget}})
+            log.warning(what, used_bytes=used, budget_bytes=budget)
 
 
 def _size(app: App, sizes: Mapping[int, int]) -> int:

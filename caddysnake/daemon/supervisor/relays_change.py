@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 from ..apps.spec import PoolSpec
+from ..system.log.fields import FieldLog
 from ..workers.worker import Worker
 from .app_changes import AppsChange
 from .change import ListenersChange
 from .desired import Desired
 from .running import Running
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 
 class RelaysChange:
@@ -51,8 +50,8 @@ class RelaysChange:
                 app.place_waiting_again()  # what waits for one that is not up is answered by a relay
         names = self._listeners.names_of(relayed)
         templates = ", ".join(tenants.name for tenants in desired.templates.values())
-        fields = {"listener": ", ".join(names) or "none", "mode": "relay", "relays": spec.workers}
-        log.info("relay ready", extra={"fields": {**fields, "templates": templates, "ms": round(took * 1000)}})
+        listener, ms = ", ".join(names) or "none", round(took * 1000)
+        log.info("relay ready", listener=listener, mode="relay", relays=spec.workers, templates=templates, ms=ms)
 
     def _suits(self, spec: PoolSpec) -> bool:
         """The relays that run may go on: their tables say the same, and so do the numbers in them."""

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..apps.builds import Builds
 from ..apps.spec import StartFailed
 from ..sockets.addresses import address_name
 from ..sockets.socket_file import ListenError
 from ..system.log import records as logs
+from ..system.log.fields import FieldLog
 from ..system.service import Service
 from ..system.tasks import KeptTasks
 from ..tenants.lookup import UnknownApp
@@ -24,7 +24,7 @@ from .change import Step, side_by_side
 from .document import Configuration, ConfigurationReader, Document, ReloadFailed
 from .supervisor import Supervisor
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 _WAITING_MAX = 8
 """How many reloads may wait, the one that runs among them."""
@@ -128,12 +128,12 @@ class Reloads:
                 raise
             refused = exc if isinstance(exc, ReloadFailed) else _unforeseen(exc)
             self.builds.was_refused(refused.detail or refused.code, str(refused))
-            log.error("reload refused; the old code keeps serving", extra={"fields": {"error": str(refused)}})
+            log.error("reload refused; the old code keeps serving", error=str(refused))
             raise refused from None
         self.builds.accepted()
         refusals = [each.app for each in done.outcomes if each.failure is not None]
-        told = {"refused": ", ".join(refusals)} if refusals else {}
-        log.info("reloaded", extra={"fields": {"ms": round((time.monotonic() - begun) * 1000), **told}})
+        told: dict[str, Any] = {"refused": ", ".join(refusals)} if refusals else {}
+        log.info("reloaded", ms=round((time.monotonic() - begun) * 1000), **told)
         return done
 
     async def _beside(self, document: Document | None, manner: Manner) -> ReloadResult | None:
@@ -192,7 +192,7 @@ class Reloads:
         closed = _closed(self.configuration, configuration)
         self.configuration = configuration = configuration._replace(warnings=(*configuration.warnings, *closed))
         for warning in configuration.warnings:
-            log.warning("configuration", extra={"fields": {"warning": warning}})
+            log.warning("configuration", warning=warning)
         return ReloadResult(configuration, outcomes)
 
 

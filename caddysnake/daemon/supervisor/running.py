@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
+from typing import Any
 
 from ...config.language.models import Autoreload as Options
 from ...config.plan.plan import usable_cores
@@ -24,6 +24,7 @@ from ..sockets.addresses import address_name
 from ..sockets.connections import Connection, Connections, ListenerOwner
 from ..sockets.listeners import Listeners, Trust
 from ..sockets.opener import ListenerOpener
+from ..system.log.fields import FieldLog
 from ..system.tasks import KeptTasks
 from ..tenants.tenants import Tenants
 from ..workers.forking.start_limiter import StartLimiter
@@ -35,7 +36,7 @@ from .desired import Desired, successors
 from .fallback import Fallback
 from .oneoff import OneOffs
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 _ASKING_S, ASKING_LOOK_S = 0.8, 0.02
 """What a relay has asked an app for when it was told to leave has been read by then."""
@@ -296,6 +297,6 @@ async def until_asked(relays: Sequence[Worker], patience_s: float) -> None:
 def tell_ready(desired: Desired, spec: PoolSpec, took: float) -> None:
     """Log that an app is up, ``took`` seconds after it was told to start."""
     direct = [address_name(each.address) for each in desired.bindings if each.app == spec.name]
-    fields = {"app": spec.name, "listener": ", ".join(direct) or "none", "mode": "direct" if direct else "relay"}
-    more = {"workers": spec.workers, **spec.apart, "ms": round(took * 1000)}
-    log.info("app ready", extra={"fields": fields | more})
+    fields: dict[str, Any] = {"listener": ", ".join(direct) or "none", "mode": "direct" if direct else "relay"}
+    fields |= {"workers": spec.workers, **spec.apart}
+    log.info("app ready", app=spec.name, **fields, ms=round(took * 1000))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 
@@ -16,6 +15,7 @@ from ..commands.release import Tell, releases
 from ..sockets.connections import Connection
 from ..sockets.opener import ListenerOpener
 from ..system import cgroups
+from ..system.log.fields import FieldLog
 from ..tenants.lookup import DynamicApp, UnknownApp, find
 from ..workers.child.launcher import ForkServerKey
 from .app_changes import AS_USUAL, AppsChange, FirstStart, Manner, Outcome, tell_shared
@@ -26,7 +26,7 @@ from .relays_change import RelaysChange
 from .running import Running
 from .shutdown import Shutdown
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 _TOLD_S = 0.5  # so long whoever asked for a change that has just ended has to read what came of it
 
@@ -56,7 +56,7 @@ class Supervisor:
     async def start(self) -> None:
         """Bring everything up. Raises ``ListenError``, ``StartFailed``; call ``abandon`` then."""
         desired = self.running.desired
-        log.info("starting", extra={"fields": {"apps": len(desired.apps), "workers": _workers_of(desired)}})
+        log.info("starting", apps=len(desired.apps), workers=_workers_of(desired))
         tell_shared(desired)
         _tell_limits(desired)
         progress = asyncio.create_task(self._tell_progress())
@@ -252,7 +252,7 @@ class Supervisor:
             try:
                 await change.prepare()
             except StartFailed as exc:
-                log.error("no relay", extra={"fields": {"code": exc.code, "error": str(exc)}})
+                log.error("no relay", code=exc.code, error=str(exc))
 
     # -- going on in another image of the daemon --------------------------------------------------------------
 
@@ -308,12 +308,8 @@ class Supervisor:
             apps = self.running.apps
             missing = [name for name, app in apps.items() if len(app.pool.ready) < app.spec.workers]
             ready = sum(len(app.pool.ready) for app in apps.values())
-            fields = {
-                "waiting_for": ", ".join(missing),
-                "workers_ready": f"{ready}/{_workers_of(self.running.desired)}",
-                "seconds": round(loop.time() - begun),
-            }
-            log.info("still starting", extra={"fields": fields})
+            workers, seconds = f"{ready}/{_workers_of(self.running.desired)}", round(loop.time() - begun)
+            log.info("still starting", waiting_for=", ".join(missing), workers_ready=workers, seconds=seconds)
 
     @property
     def serves_any(self) -> bool:
@@ -351,17 +347,16 @@ class Supervisor:
 def _tell_limits(desired: Desired) -> None:
     """What limits of memory and processor time are worth here."""
     if desired.with_cpu_limit and (why := cgroups.why_no_cpu()):
-        cpu = {"apps": ", ".join(desired.with_cpu_limit), "no_cgroup": why}
-        log.warning("processor time is not limited here, whatever limits { cpu } says", extra={"fields": cpu})
+        apps = ", ".join(desired.with_cpu_limit)
+        log.warning("processor time is not limited here, whatever limits { cpu } says", apps=apps, no_cgroup=why)
     if not desired.with_memory_limit:
         return
-    fields = {"apps": ", ".join(desired.with_memory_limit)}
-    if cgroups.root() is not None:
-        fields["cgroup"] = f"{cgroups.root()}"
-        log.info("memory is limited for each worker with all that it starts", extra={"fields": fields})
+    apps = ", ".join(desired.with_memory_limit)
+    if (cgroup := cgroups.root()) is not None:
+        log.info("memory is limited for each worker with all that it starts", apps=apps, cgroup=cgroup)
     else:
-        fields["no_cgroup"] = cgroups.why_not()
-        log.info("memory is limited for each process by itself (RLIMIT_DATA)", extra={"fields": fields})
+        why = cgroups.why_not()
+        log.info("memory is limited for each process by itself (RLIMIT_DATA)", apps=apps, no_cgroup=why)
 
 
 def _workers_of(desired: Desired) -> int:

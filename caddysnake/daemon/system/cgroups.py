@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
 import os
 import re
 import signal
@@ -26,8 +25,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .kinship import is_ours
+from .log.fields import FieldLog
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 LEAF = "daemon"
 PREFIX = "app-"
@@ -253,7 +253,7 @@ def clear(group: Path) -> None:
         end(group)
         if _remove(group):
             return
-    log.warning("cgroup not removed: processes in it do not end", extra={"fields": {"cgroup": str(group)}})
+    log.warning("cgroup not removed: processes in it do not end", cgroup=str(group))
 
 
 def why_killed(group: Path, memory_bytes: int | None) -> str:
@@ -283,7 +283,7 @@ def begin() -> None:
         _tree, _why_not = CgroupTree.take(), ""
     except Undelegated as exc:
         _tree, _why_not = None, str(exc)
-    log.debug("cgroups", extra={"fields": {"root": root() or "", "why_not": _why_not}})
+    log.debug("cgroups", root=root() or "", why_not=_why_not)
 
 
 def restore(root: str | None) -> None:
@@ -342,8 +342,8 @@ class Group:
             return cls(await asyncio.to_thread(_tree.place, app, number, pid, bounds), bounds.memory_bytes)
         except OSError as exc:
             if exc.errno != errno.ESRCH:
-                fields = {"app": app, "pid": pid, "error": f"{_tree.root}: {exc.strerror}"}
-                log.warning("no cgroup for a process: memory is limited by RLIMIT_DATA", extra={"fields": fields})
+                error = f"{_tree.root}: {exc.strerror}"
+                log.warning("no cgroup for a process: memory is limited by RLIMIT_DATA", app=app, pid=pid, error=error)
             return None
 
     def snapshot(self) -> tuple[str, int | None]:

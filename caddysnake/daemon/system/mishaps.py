@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import ParamSpec
 
 from ...channel.throttle import MISHAP, Throttle, raised_at
+from .log.fields import FieldLog
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 P = ParamSpec("P")
 
@@ -19,7 +19,7 @@ _told = Throttle()
 def tell(exc: Exception) -> None:
     """Log ``exc`` with its traceback; what one line raises, once a minute."""
     if _told.is_due(raised_at(exc), time.monotonic()):
-        log.error(MISHAP, exc_info=exc, extra={"fields": {"code": "internal"}})
+        log.error(MISHAP, exc_info=exc, code="internal")
 
 
 def or_else(amends: Callable[..., object]) -> Callable[[Callable[P, None]], Callable[P, None]]:

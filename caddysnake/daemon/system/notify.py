@@ -9,7 +9,6 @@ from __future__ import annotations
 import array
 import asyncio
 import contextlib
-import logging
 import os
 import select
 import socket
@@ -18,7 +17,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-log = logging.getLogger("caddysnake.daemon")
+from .log.fields import FieldLog
+
+log = FieldLog("caddysnake.daemon")
 
 VARIABLE: Final = "NOTIFY_SOCKET"
 _PENDING_MAX: Final = 4096
@@ -87,7 +88,7 @@ class Notifier:
         except BlockingIOError:
             return False
         except OSError as exc:
-            log.debug("the supervisor does not listen", extra={"fields": {"error": exc.strerror}})
+            log.debug("the supervisor does not listen", error=exc.strerror)
             self._unwatch()
             if self._socket is not None:
                 self._socket.close()
@@ -121,7 +122,7 @@ def _address(text: str | None) -> str | None:
         return text
     if text[0] == "@" and len(text) > 1:
         return "\0" + text[1:]
-    log.debug("no such supervisor can be told anything", extra={"fields": {VARIABLE: text}})
+    log.debug("no such supervisor can be told anything", NOTIFY_SOCKET=text)
     return None
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import logging
 import os
 import re
 import resource
@@ -17,8 +16,9 @@ from typing import Protocol, TypeVar
 
 from ... import keyring
 from .kinship import exists, parent_on, stat_of
+from .log.fields import FieldLog
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -240,8 +240,8 @@ def _tell_hidden(pid: int) -> None:
     if not _is_told and exists(pid):
         _is_told = True
         hint = "let this user see its processes in /proc: mount it with gid=, or take ProtectProc= away"
-        log.warning("/proc hides our processes: max_memory does nothing, and status knows no memory",
-                    extra={"fields": {"hint": hint}})  # fmt: skip
+        what = "/proc hides our processes: max_memory does nothing, and status knows no memory"
+        log.warning(what, hint=hint)
 
 
 def run_delay_s(pid: int) -> float:

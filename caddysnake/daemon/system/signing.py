@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import secrets
 from functools import lru_cache
@@ -11,8 +10,9 @@ from typing import Final
 
 from . import kept
 from .kinship import stat_of
+from .log.fields import FieldLog
 
-log = logging.getLogger("caddysnake")
+log = FieldLog("caddysnake")
 
 KEY_BYTES: Final = 32
 _FILE: Final = "affinity.key"
@@ -29,7 +29,7 @@ def affinity_key() -> str:
         return content.hex()
     except OSError as exc:
         what = "affinity: the key of its cookies cannot be kept, so clients get new workers after a restart"
-        log.warning(what, extra={"fields": {"path": exc.filename, "error": exc.strerror}})
+        log.warning(what, path=exc.filename, error=exc.strerror)
         return secrets.token_hex(KEY_BYTES)
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import logging
 import os
 import re
 import secrets
@@ -21,7 +20,9 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
-log = logging.getLogger("caddysnake.app")
+from .log.fields import FieldLog
+
+log = FieldLog("caddysnake.app")
 
 _BASE = re.compile(r"caddysnake-(\d+)-(\d+)-\w+")
 """Of the daemon with that pid, in that namespace of pids."""
@@ -95,7 +96,7 @@ def make(app: str, uid: int, gid: int, subfolders: Sequence[str] = ()) -> str:
         os.mkdir(f"{folder}/{name}", 0o700)
         os.chown(f"{folder}/{name}", uid, gid)
     os.chown(folder, uid, gid)  # last: from now on nothing in it is to be relied on
-    log.debug("private folder made", extra={"fields": {"app": app, "folder": folder}})
+    log.debug("private folder made", app=app, folder=folder)
     return folder
 
 
@@ -120,7 +121,7 @@ async def settle(patience_s: float) -> None:
         with contextlib.suppress(OSError):
             os.rmdir(_base)
     if _remover.is_busy:
-        log.warning("temporary folders are left for the next start to remove", extra={"fields": {"folder": _base}})
+        log.warning("temporary folders are left for the next start to remove", folder=_base)
 
 
 class _Remover:
@@ -264,7 +265,7 @@ def _open(name: str, directory: int | None = None) -> int:
 
 
 def _tell(folder: str, exc: Exception) -> None:
-    log.warning("temporary folder not removed", extra={"fields": {"folder": folder, "error": str(exc)}})
+    log.warning("temporary folder not removed", folder=folder, error=str(exc))
 
 
 def _namespace() -> int:
@@ -283,7 +284,6 @@ def _emptied_stale(place: str) -> Iterator[None]:
                 info = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid():
                     yield from emptied(entry.path)
-                    fields = {"folder": entry.path}
-                    log.info("temporary folders of a killed daemon removed", extra={"fields": fields})
+                    log.info("temporary folders of a killed daemon removed", folder=entry.path)
             except OSError as exc:
                 _tell(entry.path, exc)

@@ -5,7 +5,6 @@ A rehearsal is told the same, and only whether it could be taken over is asked o
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -13,11 +12,12 @@ from collections.abc import Iterable, MutableMapping
 from typing import Final
 
 from ... import __version__
+from ..system.log.fields import FieldLog
 from ..system.sealed import seal, unseal
 from ..system.state import DaemonSnapshot, StateError
 from .stand_in import take_over
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 STATE: Final = "CADDYSNAKE_STATE"
 """The descriptor of the state, then of the stand-in's channel, then the stand-in's pid; 0 when there is none."""
@@ -47,7 +47,7 @@ class Inheritance:
             return take_over(standin, self.state)
         except StateError as exc:
             # What it has handed out since is with the workers, and lost to nobody but us.
-            log.error("going on with what was known before", extra={"fields": {"error": str(exc)}})
+            log.error("going on with what was known before", error=str(exc))
             return self.state
         finally:
             standin.close()

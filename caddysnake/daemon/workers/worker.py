@@ -8,15 +8,15 @@ and is never an index or a size.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...channel import messages, vitals
 from ...channel.codec import shorten
 from ...channel.codes import failure, today
 from ...channel.endpoint import ChannelClosed, ChannelError
 from ...channel.settings import RelaySettings, Settings
+from ..system.log.fields import FieldLog
 from ..system.state import WorkerSnapshot
 from ..system.timings import TIMINGS, Timings
 from .balancer import Load
@@ -33,7 +33,7 @@ from .slots import SlotsState
 if TYPE_CHECKING:
     from ..sockets.connections import Connection
 
-log = logging.getLogger("caddysnake.worker")
+log = FieldLog("caddysnake.worker")
 
 _STACKS_S = 0.2
 """Within which a process that is asked for its stacks has written them, on a machine that is not too busy."""
@@ -291,7 +291,7 @@ class Worker:
     def _on_breach(self, what: str) -> None:
         if self.state is WorkerState.EXITED:
             return
-        log.error("worker broke a rule of the channel, and is killed", extra={"fields": _fields(self, error=what)})
+        log.error("worker broke a rule of the channel, and is killed", **_fields(self), error=what)
         self._failure = Reason("breach", what)
         self._feed(Event.BREACH)
 
@@ -331,8 +331,8 @@ class Worker:
                     self.peer.send(messages.Drain(self._grace_s))  # the second: nothing stays
                 self._deadline.of_drain()
             case Action.TERMINATE:
-                fields = _fields(self, grace_s=self._grace_s)
-                log.warning("worker not done within the grace period and is stopped", extra={"fields": fields})
+                what = "worker not done within the grace period and is stopped"
+                log.warning(what, **_fields(self), grace_s=self._grace_s)
                 self.process.terminate()
                 self._deadline.set(self._timings.term_s)
             case Action.KILL:
@@ -369,8 +369,8 @@ class Worker:
             self.ended.set()  # whatever becomes of the rest: a stop waits for this
 
 
-def _fields(worker: Worker, **more: object) -> dict[str, object]:
-    return {"app": worker.settings.app, "worker": worker.settings.worker_index, "pid": worker.pid, **more}
+def _fields(worker: Worker) -> dict[str, Any]:
+    return {"app": worker.settings.app, "worker": worker.settings.worker_index, "pid": worker.pid}
 
 
 def _keep_s(settings: Settings | RelaySettings) -> float:

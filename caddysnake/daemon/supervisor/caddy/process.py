@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import http.client
-import logging
 import os
 import re
 import secrets
@@ -25,6 +24,7 @@ from ....config.stock.caddy_admin import CADDYS_DEFAULT, OFF
 from ...apps.spec import StartFailed
 from ...system import kinship, processes
 from ...system.backoff import Backoff
+from ...system.log.fields import FieldLog
 from ...system.log.held import HeldOutput
 from ...system.state import CaddySnapshot
 from ..beside import FrontProxy
@@ -33,7 +33,7 @@ from .binary import ASKING_S, environment
 from .complaint import complaint_of, last_words, of_port
 from .door import Door, knows_descriptors
 
-log = logging.getLogger("caddysnake.caddy")
+log = FieldLog("caddysnake.caddy")
 
 _READY_TIMEOUT_S = 60.0
 _SLOW_S = 3.0
@@ -358,7 +358,7 @@ class Caddy(FrontProxy):
             self._ready.set_exception(_EndedEarly(status))
             return
         pause = self._backoff.pause_after(time.monotonic() - self._started_at)
-        log.error("caddy ended and is started again", extra={"fields": {"status": status, "in_s": round(pause, 1)}})
+        log.error("caddy ended and is started again", status=status, in_s=round(pause, 1))
         self._restart = self._loop.call_later(pause, self._spawn_again)
 
     def _spawn_again(self) -> None:
@@ -366,7 +366,7 @@ class Caddy(FrontProxy):
             self._spawn()
         except StartFailed as exc:  # the binary was replaced, or taken away for a moment
             pause = self._backoff.pause_after(0.0)
-            log.error("caddy cannot be started", extra={"fields": {"error": str(exc), "in_s": round(pause, 1)}})
+            log.error("caddy cannot be started", error=str(exc), in_s=round(pause, 1))
             self._restart = self._loop.call_later(pause, self._spawn_again)
 
 

@@ -8,11 +8,14 @@ from typing import Any
 
 
 class FieldLog(logging.LoggerAdapter[logging.Logger]):
-    """The logger ``name``; what is given by keyword, but for ``exc_info``, is a field of the record."""
+    """The logger ``name``. Keywords, but for ``exc_info``, are fields of its records; ``from_`` is called ``from``."""
 
     def __init__(self, name: str) -> None:
         super().__init__(logging.getLogger(name))
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
         """What the logger is called with."""
-        return msg, {"exc_info": kwargs.pop("exc_info", None), "extra": {"fields": dict(kwargs)}}
+        return msg, {
+            "exc_info": kwargs.pop("exc_info", None),
+            "extra": {"fields": {name.removesuffix("_"): value for name, value in kwargs.items()}},
+        }

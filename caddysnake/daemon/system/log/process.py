@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import socket
@@ -33,10 +32,11 @@ from ....logs.ring import Query
 from ..processes import InheritedChild, Process, is_stopped
 from . import records as logs
 from .asking import Asking
+from .fields import FieldLog
 from .pipes import STREAMS, OutputPipes
 from .records import Style
 
-log = logging.getLogger("caddysnake.daemon")
+log = FieldLog("caddysnake.daemon")
 
 _NEEDED = "PATH LANG LC_ALL LC_CTYPE TZ JOURNAL_STREAM LD_LIBRARY_PATH PYTHONHOME NO_COLOR TERM"
 _OUTBOX_MAX = 2000
@@ -126,7 +126,7 @@ class LogProcess:
         self._run_on(ours, pidfd)
 
     def _fail(self, exc: OSError) -> None:
-        log.error("the log process cannot be started", extra={"fields": {"error": exc.strerror}})
+        log.error("the log process cannot be started", error=exc.strerror)
         self._again = self._loop.call_later(_AGAIN_S, self._start)
 
     def _run_on(self, channel: socket.socket, pidfd: int) -> None:
@@ -221,7 +221,7 @@ class LogProcess:
                 self._outbox.popleft()
             if self._lost:
                 lost, self._lost = self._lost, 0
-                log.warning("log records lost", extra={"fields": {"count": lost}})
+                log.warning("log records lost", count=lost)
         except OSError:  # full; or it has ended, and its pidfd says so
             pass
 
@@ -281,7 +281,7 @@ class LogProcess:
         logs.attach(None)
         what = "stopped" if is_stopped(pid) else "silent"
         why = f"the log process is {what}: it is killed, and started again; what it had not yet written is lost"
-        log.error(why, extra={"fields": {"pid": pid, "seconds": round(self._unanswered * _BEAT_S)}})
+        log.error(why, pid=pid, seconds=round(self._unanswered * _BEAT_S))
         self._answers = False  # asked no more
         signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
@@ -293,7 +293,7 @@ class LogProcess:
         self._gone()
         if not self._is_wanted:
             return
-        log.error("the log process ended and is started again", extra={"fields": {"status": status}})
+        log.error("the log process ended and is started again", status=status)
         self._again = self._loop.call_later(_AGAIN_S / 10, self._start)
 
     def _gone(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from ....channel.endpoint import ChannelError, pair
 from ....channel.messages import Failed, Message, Prepared, Reap, Reaped, Spawn, Spawned
 from ....installation import PACKAGE
 from ...system import processes
+from ...system.log.fields import FieldLog
 from ...system.log.held import HeldOutput
 from ...system.log.records import printable
 from ...system.plain import plain
@@ -28,7 +28,7 @@ from ..child.peer import UNASKED_A_SECOND, Peer
 from . import ahead
 from .interpreter import Sight, execute
 
-log = logging.getLogger("caddysnake.spawner")
+log = FieldLog("caddysnake.spawner")
 
 _LEAVE_S = 1.0
 """After it has closed its channel."""
@@ -287,7 +287,7 @@ class ForkServer(Launcher):
         self._loop.call_later(_LEAVE_S, self.kill)  # it is ending, and its status says of what; or of no use
 
     def _on_breach(self, what: str) -> None:
-        log.error("spawner broke a rule of the channel", extra={"fields": {"pid": self.pid, "error": what}})
+        log.error("spawner broke a rule of the channel", pid=self.pid, error=what)
         self._broken = f"it broke a rule of the channel: {what}"
         self.kill()
 
@@ -338,7 +338,7 @@ class ForkServer(Launcher):
                 why = f"no worker from the spawner of {self._key.python}: {how}"
                 answer.set_exception(SpawnError("spawn-failed", why))
         if self.workers:
-            log.error("spawner died; its workers go on", extra={"fields": {"pid": self.pid, "error": how}})
+            log.error("spawner died; its workers go on", pid=self.pid, error=how)
 
     def _fail_prepared(self, error: SpawnError) -> None:
         if not self._prepared.done():

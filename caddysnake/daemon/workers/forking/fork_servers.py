@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import Iterable
 
 from ....config.plan.fence import Sites, walls_of
 from ....installation import library_folders
 from ....sandbox.walls import Walls
+from ...system.log.fields import FieldLog
 from ...system.state import ForkServerSnapshot
 from ...system.timings import TIMINGS, Timings
 from ..child.launcher import NO_ROOM, ForkServerKey, Plot, SpawnError
 from .fork_server import ForkServer
 from .interpreter import UNSEEN, Sight, replaced
 
-log = logging.getLogger("caddysnake.spawner")
+log = FieldLog("caddysnake.spawner")
 
 _LOOK_INSIDE_S = 30.0
 _LAST_WORKER_S = 1.0
@@ -49,8 +49,8 @@ class ForkServers:
         if server is None or not server.is_open:
             self._sights[key] = sight
         elif server.sight != sight:
-            fields = {"python": sight.python, "before": server.sight.python}
-            log.info("interpreter, or its sandbox, is another than it was: started afresh", extra={"fields": fields})
+            what = "interpreter, or its sandbox, is another than it was: started afresh"
+            log.info(what, python=sight.python, before=server.sight.python)
             self._outdated.add(self._by_key.pop(key))
             self._sights[key] = sight
         if plot is None:
@@ -129,10 +129,9 @@ class ForkServers:
     def _tell_replaced(self) -> None:
         found = frozenset(path for server in self._by_key.values() for path in replaced(server.sight))
         if found - self._told_of:
+            what = "files were replaced that workers in a sandbox may read: to them they are closed"
             hint = "caddysnake reload gives apps in a sandbox workers that can read what is there now"
-            fields = {"files": ", ".join(sorted(found)), "hint": hint}
-            log.warning("files were replaced that workers in a sandbox may read: to them they are closed",
-                        extra={"fields": fields})  # fmt: skip
+            log.warning(what, files=", ".join(sorted(found)), hint=hint)
         self._told_of = found
 
     def outdate(self, key: ForkServerKey | None = None) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import logging
 import os
 from collections.abc import Callable
 from enum import IntEnum
@@ -22,6 +21,7 @@ from ....channel.messages import Cancel, Join, LeftBehind, Message, Reaped, Spaw
 from ....channel.settings import Settings
 from ...system import processes
 from ...system import tempdirs as scratch
+from ...system.log.fields import FieldLog
 from ...system.plain import plain
 from ...system.state import ThreadHostSnapshot
 from ..child.child import Child, Launcher
@@ -29,7 +29,7 @@ from ..child.equipment import configure, new_page, without
 from ..child.launcher import ForkServerKey, SpawnError
 from ..child.peer import UNASKED_A_SECOND, Peer, socket_of
 
-log = logging.getLogger("caddysnake.host")
+log = FieldLog("caddysnake.host")
 
 LOST_MAX = 2
 """Threads that do not end, after which a host is replaced."""
@@ -193,7 +193,7 @@ class ThreadHost:
             self._become(HostState.GONE)
             self.gone.set()
             raise
-        log.debug("thread host started", extra={"fields": {"pid": self.pid}})
+        log.debug("thread host started", pid=self.pid)
         self.child.confinement.begin(self.pid, self._configure_confined)
 
     def _configure_confined(self, held: frozenset[str]) -> None:
@@ -202,7 +202,7 @@ class ThreadHost:
             if self.is_usable:
                 self._configure(without(self._settings, held))
         except OSError as exc:  # ChannelClosed among them
-            log.error("thread host cannot be told what to run", extra={"fields": {"pid": self.pid, "error": str(exc)}})
+            log.error("thread host cannot be told what to run", pid=self.pid, error=str(exc))
             self._become(HostState.CLOSED)
             self.kill()
 
@@ -276,8 +276,8 @@ class ThreadHost:
     def look(self, now: float) -> None:
         """To be called every second or so."""
         if self._answer_by is not None and now >= self._answer_by and self.is_usable:
-            log.error("thread host hangs and is killed: a thread in it lets no other run",
-                      extra={"fields": {"pid": self.pid, "apps": len(self.groups)}})  # fmt: skip
+            what = "thread host hangs and is killed: a thread in it lets no other run"
+            log.error(what, pid=self.pid, apps=len(self.groups))
             self._become(HostState.CLOSED)
             self._answer_by = None
             self.kill()
@@ -286,8 +286,8 @@ class ThreadHost:
             self._become(HostState.CLOSED)
         if lost >= LOST_MAX and self.state < HostState.DOOMED:
             self._become(HostState.DOOMED)
-            fields = {"pid": self.pid, "threads": lost, "apps": len(self.groups)}
-            log.warning("thread host is replaced: threads in it do not end", extra={"fields": fields})
+            what = "thread host is replaced: threads in it do not end"
+            log.warning(what, pid=self.pid, threads=lost, apps=len(self.groups))
         if self._threads or self._answers:
             self._idle_since = None
         elif self._idle_since is None:
@@ -330,7 +330,7 @@ class ThreadHost:
             self._answer_by = self._loop.time() + _ANSWER_S
 
     def _on_breach(self, what: str) -> None:
-        log.error("thread host broke a rule of the channel", extra={"fields": {"pid": self.pid, "error": what}})
+        log.error("thread host broke a rule of the channel", pid=self.pid, error=what)
         self._hang_up(HostState.LOST)
         self.kill()
 
@@ -373,8 +373,7 @@ class ThreadHost:
         if not is_wanted:
             how = "an unknown status" if self.status is None else processes.describe_exit(self.status)
             error = why_killed or f"crashed: {how}"
-            fields = {"pid": self.pid, "workers": len(self._threads), "error": error}
-            log.error("thread host died with all its workers", extra={"fields": fields})
+            log.error("thread host died with all its workers", pid=self.pid, workers=len(self._threads), error=error)
             self._on_crash(self)
         self._stragglers.clear()
         for worker in list(self._threads):
