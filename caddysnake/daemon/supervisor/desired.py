@@ -116,21 +116,19 @@ def compose(
     apps: dict[int, PoolSpec] = {}
     templates: dict[int, TemplateSpec] = {}
     again: dict[int, Callable[[], PoolSpec]] = {}
-    housed, closed = residents(plan), closed_places(plan, environ)
     autoreload = {
         number: _with_env_files(found, spec)
         for number, spec in enumerate(plan.apps)
         if (found := spec.block.autoreload) is not None
     }
     telling = frozenset(range(len(plan.apps)) if development else autoreload)
+    composer = _Composer(environ, base_dir, telling, residents(plan), closed_places(plan, environ))
     for number, spec in enumerate(plan.apps):
         if spec.dynamic:
-            is_amiss = number in unready
-            templates[number] = _template(number, spec, environ, base_dir, number in telling, housed, closed, is_amiss)
+            templates[number] = composer.template(number, spec, number in unready)
         else:
-            known = _Known(spec, environ, base_dir, number in telling, housed, closed)
-            again[number] = known.now
-            apps[number] = known.made(spec, [*unready.get(number, ())])
+            again[number] = partial(composer.again, number, spec)
+            apps[number] = composer.app(number, spec, unready.get(number, ()))
     bindings = tuple(
         ListenerSpec(
             address_of(listener),
@@ -170,29 +168,136 @@ def _with_env_files(options: Autoreload, spec: AppSpec) -> Autoreload:
     return options.model_copy(update={"watch": (*options.watch, *patterns)})
 
 
-class _Known(NamedTuple):
-    """A static app, as the file has it."""
+class _Composer(NamedTuple):
+    """What becomes of the apps of one plan. They are told by their numbers in it."""
 
-    spec: AppSpec
     environ: Mapping[str, str]
     base_dir: str
-    development: bool
+    telling: frozenset[int]
+    """Those whose clients may be told everything."""
     housed: Residents
     closed: tuple[str, ...]
 
-    def now(self) -> PoolSpec:
-        """What it comes to, looked at anew: env files are read, an interpreter and a user are looked up again."""
-        found = resolve_app(self.spec.block, self.spec, self.base_dir)
+    def again(self, number: int, spec: AppSpec) -> PoolSpec:
+        """What a static app comes to by now: env files are read, an interpreter and a user are looked up again."""
+        found = resolve_app(spec.block, spec, self.base_dir)
         errors = list(check_app(found))
         if not errors and (account := accounts.resolve(found.block.user, found.block.group)) is not None:
             self.housed.add(account.uid, found.name)
-        return self.made(found, errors)
+        return self.app(number, found, errors)
 
-    def made(self, spec: AppSpec, errors: Sequence[CaddyfileError]) -> PoolSpec:
-        """What runs it, or says why nothing can."""
+    def app(self, number: int, spec: AppSpec, errors: Sequence[CaddyfileError]) -> PoolSpec:
+        """What runs a static app, or says why nothing can."""
         account = None if errors else accounts.resolve(spec.block.user, spec.block.group)
-        found = _pool(spec, account, self.environ, self.development, self.housed)._replace(cannot=_told(errors))
+        found = self._pool(number, spec, account)._replace(cannot=_told(errors))
         return _fenced(found, fence_of(spec, self.closed, isolated=found.isolated))
+
+    def template(self, number: int, spec: AppSpec, is_amiss: bool) -> TemplateSpec:
+        """What resolves requests to apps of a template; ``is_amiss``: none can be started as things are."""
+        template = app_template(number, spec.block, self.environ)
+        warm, common = self._warm(number, spec), common_fence(spec, self.closed, self.environ, self.base_dir)
+
+        def resolve(key: str) -> PoolSpec | Refusal:
+            try:
+                values = template.resolve(key)
+                found = tenant(spec, _tenant_name(spec, key), values, self.environ, self.base_dir)
+                account = accounts.resolve(
+                    found.block.user,
+                    found.block.group,
+                    user_by_request="user" in values,
+                    group_by_request="group" in values,
+                )
+            except (UnsafeValue, NoSuchApp, AccountError) as exc:
+                if is_amiss and (errors := list(check_app(spec))):
+                    return of_failure(StartFailed(spec.name, "setup-failed", _told(errors)))
+                return NO_SUCH_APP._replace(text=str(exc))
+            if account is not None and "user" in values:
+                self.housed.add(account.uid, found.name)
+            pool = self._pool(number, found, account, is_tenant=True)
+            loose = tops(spec, values, self.environ, self.base_dir)
+            fence = fence_of(found, self.closed, isolated=pool.isolated, loose=loose)
+            return _fenced(pool, fence, common if warm is not None and runs_the_same(pool.key, warm) else fence)
+
+        block = spec.block
+        identity = Identity((spec.module, spec.variable, spec.working_dir), (block.user, block.group))
+        bounds = (block.max_dynamic_apps, block.max_queue, block.idle_timeout_s)
+        shared = None if warm is None else warm._replace(fence=common)
+        schedules = Commands.of(block, spec.grace_period_s).schedules
+        code = hashlib.sha256(f"{spec.working_dir}\0{spec.module}:{spec.variable}".encode()).hexdigest()
+        keeps = f"apps-{code[:16]}.json" if schedules else ""
+        of_host = partial(key_of_host, template)
+        return TemplateSpec(spec.name, resolve, *bounds, identity, shared, of_host, schedules, keeps)
+
+    def _warm(self, number: int, spec: AppSpec) -> ForkServerKey | None:
+        """Where the tenants of ``spec`` will be forked from, if that is the same place for all."""
+        known = before_requests(spec, self.environ)
+        if known is None:
+            return None
+        try:
+            account = accounts.resolve(known.block.user, known.block.group)
+        except AccountError:
+            return None
+        return self._pool(number, known, account, is_tenant=True).key
+
+    def _pool(self, number: int, spec: AppSpec, account: Account | None, is_tenant: bool = False) -> PoolSpec:
+        own = worker_environ(spec, self.environ, account)
+        block = spec.block
+        if (cache := block.cache) is not None and cache.url is not None:
+            own |= dict.fromkeys((STORE_URL, STORE_CELERY_URL, *cache.env), cache.url)
+        settings = block.settings._replace(
+            app=spec.name,
+            interface=block.interface,
+            module=spec.module,
+            variable=spec.variable,
+            working_dir=spec.working_dir,
+            environ=own,
+            loop=spec.loop,
+            development=number in self.telling,
+            websocket_keep_s=block.websocket_drain.keep_s or 0.0,
+            websocket_ping_interval_s=block.websocket_ping.interval_s or 0.0,
+            websocket_ping_timeout_s=block.websocket_ping.timeout_s,
+            limits=limits_of(block.limits),
+            max_waiting=block.max_queue,
+            root_path=spec.root_path,
+            access_log={"credentials": block.log.log_credentials} if block.log is not None else None,
+            store=list(cache.env) if cache is not None and cache.url is None else None,
+            shares_process=block.workers_runtime == "thread",
+            has_affinity=block.affinity is not None,
+        )
+        key = ForkServerKey(
+            python=spec.python,
+            interface=block.interface,
+            preload=block.preload,
+            # A preload may be a module of the app's own. Apps without preloads share a fork server whatever their
+            # folder, and so do the tenants of a template: what they share cannot be in one's folder.
+            path=(spec.working_dir,) if block.preload and not is_tenant else (),
+            environ=tuple(sorted(for_interpreter(own).items())),
+            account=account,
+        )
+        isolated = account is not None and self.housed.is_alone(account.uid, spec.name)
+        limits = recycling.RestartLimits(
+            block.max_requests, block.max_requests_jitter, block.max_lifetime_s, block.max_memory_bytes
+        )
+        return PoolSpec(
+            spec.name,
+            settings,
+            spec.workers,
+            key,
+            block.start_timeout_s,
+            spec.grace_period_s,
+            isolated,
+            limits,
+            slow_start_s(self.environ, SLOW_START_S),
+            (os.path.realpath(spec.working_dir), located(spec.python), os.path.realpath(spec.python)),
+            most=spec.workers_most,
+            scale_down_after_s=block.scale_down_after_s,
+            strategy=spec.strategy,
+            warmup=warmup_of(spec),
+            canary=block.canary,
+            keep_s=block.keep_previous_s,
+            commands=Commands.of(block, spec.grace_period_s, store_of(spec.name, cache, self.environ)),
+            is_tenant=is_tenant,
+        )
 
 
 def _fenced(pool: PoolSpec, own: Fence | None, shared: Fence | None = None) -> PoolSpec:
@@ -219,135 +324,11 @@ def _relay(plan: Plan, tables: Sequence[Table], development: bool) -> PoolSpec:
     return PoolSpec("relay", settings, plan.options.relays, RELAY_KEY, _RELAY_START_S, plan.grace_period_s)
 
 
-def _template(
-    number: int,
-    spec: AppSpec,
-    environ: Mapping[str, str],
-    base_dir: str,
-    development: bool,
-    housed: Residents,
-    closed: tuple[str, ...],
-    is_amiss: bool,
-) -> TemplateSpec:
-    template = app_template(number, spec.block, environ)
-    warm, common = _warm(spec, environ, housed), common_fence(spec, closed, environ, base_dir)
-
-    def resolve(key: str) -> PoolSpec | Refusal:
-        try:
-            values = template.resolve(key)
-            found = tenant(spec, _tenant_name(spec, key), values, environ, base_dir)
-            account = accounts.resolve(
-                found.block.user,
-                found.block.group,
-                user_by_request="user" in values,
-                group_by_request="group" in values,
-            )
-        except (UnsafeValue, NoSuchApp, AccountError) as exc:
-            if is_amiss and (errors := list(check_app(spec))):
-                return of_failure(StartFailed(spec.name, "setup-failed", _told(errors)))
-            return NO_SUCH_APP._replace(text=str(exc))
-        if account is not None and "user" in values:
-            housed.add(account.uid, found.name)
-        pool = _pool(found, account, environ, development, housed, is_tenant=True)
-        loose = tops(spec, values, environ, base_dir)
-        fence = fence_of(found, closed, isolated=pool.isolated, loose=loose)
-        return _fenced(pool, fence, common if warm is not None and runs_the_same(pool.key, warm) else fence)
-
-    block = spec.block
-    identity = Identity((spec.module, spec.variable, spec.working_dir), (block.user, block.group))
-    bounds = (block.max_dynamic_apps, block.max_queue, block.idle_timeout_s)
-    shared = None if warm is None else warm._replace(fence=common)
-    schedules = Commands.of(block, spec.grace_period_s).schedules
-    code = hashlib.sha256(f"{spec.working_dir}\0{spec.module}:{spec.variable}".encode()).hexdigest()
-    keeps = f"apps-{code[:16]}.json" if schedules else ""
-    return TemplateSpec(spec.name, resolve, *bounds, identity, shared, partial(key_of_host, template), schedules, keeps)
-
-
-def _warm(spec: AppSpec, environ: Mapping[str, str], housed: Residents) -> ForkServerKey | None:
-    """Where the tenants of ``spec`` will be forked from, if that is the same place for all."""
-    known = before_requests(spec, environ)
-    if known is None:
-        return None
-    try:
-        account = accounts.resolve(known.block.user, known.block.group)
-    except AccountError:
-        return None
-    return _pool(known, account, environ, False, housed, is_tenant=True).key
-
-
 def _tenant_name(spec: AppSpec, key: str) -> str:
     """What a tenant is called: what its requests have in common, and the template, less a folder that varies."""
     module = f"{spec.module}:{spec.variable}"
     folder, _, number = spec.name.rpartition(module)
     return f"{printable(key)} {module if '{' in folder else folder + module}{number}"
-
-
-def _pool(
-    spec: AppSpec,
-    account: Account | None,
-    environ: Mapping[str, str],
-    development: bool,
-    housed: Residents,
-    is_tenant: bool = False,
-) -> PoolSpec:
-    own = worker_environ(spec, environ, account)
-    block = spec.block
-    if (cache := block.cache) is not None and cache.url is not None:
-        own |= dict.fromkeys((STORE_URL, STORE_CELERY_URL, *cache.env), cache.url)
-    settings = block.settings._replace(
-        app=spec.name,
-        interface=block.interface,
-        module=spec.module,
-        variable=spec.variable,
-        working_dir=spec.working_dir,
-        environ=own,
-        loop=spec.loop,
-        development=development,
-        websocket_keep_s=block.websocket_drain.keep_s or 0.0,
-        websocket_ping_interval_s=block.websocket_ping.interval_s or 0.0,
-        websocket_ping_timeout_s=block.websocket_ping.timeout_s,
-        limits=limits_of(block.limits),
-        max_waiting=block.max_queue,
-        root_path=spec.root_path,
-        access_log={"credentials": block.log.log_credentials} if block.log is not None else None,
-        store=list(cache.env) if cache is not None and cache.url is None else None,
-        shares_process=block.workers_runtime == "thread",
-        has_affinity=block.affinity is not None,
-    )
-    key = ForkServerKey(
-        python=spec.python,
-        interface=block.interface,
-        preload=block.preload,
-        # A preload may be a module of the app's own. Apps without preloads share a fork server whatever their folder,
-        # and so do the tenants of a template: what they share cannot be in one's folder.
-        path=(spec.working_dir,) if block.preload and not is_tenant else (),
-        environ=tuple(sorted(for_interpreter(own).items())),
-        account=account,
-    )
-    isolated = account is not None and housed.is_alone(account.uid, spec.name)
-    limits = recycling.RestartLimits(
-        block.max_requests, block.max_requests_jitter, block.max_lifetime_s, block.max_memory_bytes
-    )
-    return PoolSpec(
-        spec.name,
-        settings,
-        spec.workers,
-        key,
-        block.start_timeout_s,
-        spec.grace_period_s,
-        isolated,
-        limits,
-        slow_start_s(environ, SLOW_START_S),
-        (os.path.realpath(spec.working_dir), located(spec.python), os.path.realpath(spec.python)),
-        most=spec.workers_most,
-        scale_down_after_s=block.scale_down_after_s,
-        strategy=spec.strategy,
-        warmup=warmup_of(spec),
-        canary=block.canary,
-        keep_s=block.keep_previous_s,
-        commands=Commands.of(block, spec.grace_period_s, store_of(spec.name, cache, environ)),
-        is_tenant=is_tenant,
-    )
 
 
 def successors(running: Mapping[str, Identity], wanted: Mapping[str, Identity]) -> dict[str, str]:
