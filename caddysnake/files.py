@@ -41,21 +41,27 @@ class Hand(NamedTuple):
         return f"{self.place} {self.why}"
 
 
+@contextlib.contextmanager
+def closing(descriptor: int) -> Iterator[int]:
+    """Close ``descriptor`` afterwards."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
 def open_regular(path: str | os.PathLike[str], refuse: Callable[[int], str | None] | None = None) -> int:
     """Open the regular file at ``path``; its descriptor, the caller's. Links are followed, as long as root would not be
     led by them to what others may not read. ``refuse``: why the file of a descriptor (``O_PATH``) must not be opened,
     instead of ``led_astray``. Raises ``Unfit``: another kind, or refused; ``OSError``.
     """
-    place = os.open(path, _LOOK)
-    try:
+    with closing(os.open(path, _LOOK)) as place:
         if not stat.S_ISREG(os.fstat(place).st_mode):
             raise Unfit(errno.EINVAL, "is not a regular file", os.fspath(path))
         why = led_astray(os.fspath(path), place) if refuse is None else refuse(place)
         if why is not None:
             raise Unfit(errno.EPERM, why, os.fspath(path))
         return os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    finally:
-        os.close(place)
 
 
 def read(path: str | os.PathLike[str], most: int, refuse: Callable[[int], str | None] | None = None) -> bytes:
@@ -171,8 +177,7 @@ def _refuse_link(folder: os.stat_result, link: os.stat_result, name: str) -> Non
 def names(folder: str, most: int) -> tuple[list[str], bool]:
     """Names in ``folder``, sorted, ``most`` at most, and whether those are all. Raises ``OSError``, ``Unfit``."""
     found: list[str] = []
-    place = os.open(folder, _LOOK | os.O_DIRECTORY)
-    try:
+    with closing(os.open(folder, _LOOK | os.O_DIRECTORY)) as place:
         if (why := led_astray(folder, place)) is not None:
             raise Unfit(errno.EPERM, why, folder)
         with os.scandir(f"/proc/self/fd/{place}") as entries:
@@ -180,8 +185,6 @@ def names(folder: str, most: int) -> tuple[list[str], bool]:
                 if len(found) >= most:
                     return sorted(found), False
                 found.append(entry.name)
-    finally:
-        os.close(place)
     return sorted(found), True
 
 

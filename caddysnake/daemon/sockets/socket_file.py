@@ -46,11 +46,8 @@ Identity = tuple[int, int]
 def _folder_of(path: str) -> Iterator[tuple[int, str]]:
     """A descriptor of the folder of ``path`` (absolute), and the name in it. Raises ``OSError``."""
     folder, name = os.path.split(path)
-    handle = files.open_folder(folder)
-    try:
+    with files.closing(files.open_folder(folder)) as handle:
         yield handle, name
-    finally:
-        os.close(handle)
 
 
 def identity(path: str) -> Identity | None:
@@ -152,11 +149,8 @@ def _bind_inside(sock: socket.socket, folder: int, name: str) -> None:
 
 def give(folder: int, name: str, mode: int | None, uid: int, gid: int) -> None:
     """Set mode and owner (-1: as it is) of the socket ``name`` in ``folder``. Raises ``OSError``."""
-    handle = os.open(name, _LOOK, dir_fd=folder)
-    try:
+    with files.closing(os.open(name, _LOOK, dir_fd=folder)) as handle:
         _give(handle, mode, uid, gid)
-    finally:
-        os.close(handle)
 
 
 def _give(handle: int, mode: int | None, uid: int, gid: int) -> None:
@@ -201,10 +195,8 @@ def _looked_at(path: str) -> Iterator[int | None]:
         except FileNotFoundError:
             yield None
             return
-        try:
+        with files.closing(handle):
             yield handle
-        finally:
-            os.close(handle)
 
 
 def _leads_to(handle: int, sock: socket.socket) -> bool:
@@ -314,15 +306,13 @@ def _open_lock(folder: int, name: str, path: str) -> int | None:
         handle = os.open(name, _LOOK, dir_fd=folder)
     except FileNotFoundError:
         return None
-    try:
+    with files.closing(handle):
         info = os.fstat(handle)
         if info.st_nlink == 0:
             return None
         if not stat.S_ISREG(info.st_mode) or info.st_nlink != 1:
             raise ListenError(f"cannot listen on socket {path}: {path}.lock is no plain file: remove it")
         return os.open(f"/proc/self/fd/{handle}", os.O_RDWR | os.O_CLOEXEC)
-    finally:
-        os.close(handle)
 
 
 def unlock_path(path: str, lock: int, leave_file: bool = False) -> None:

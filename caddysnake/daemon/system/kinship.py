@@ -21,6 +21,8 @@ import sys
 from ipaddress import ip_address
 from typing import Final
 
+from ... import files
+
 _PIDFD_GET_INFO: Final = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), of its first version
 _INFO: Final = struct.Struct("2Q12I")  # mask, cgroup, pid, tgid, ppid, and ids that are not needed here
 _INFO_PID: Final = 1
@@ -144,15 +146,10 @@ def _pinned_parent(pidfd: int, pid: int) -> tuple[int, int]:
 def is_ours(pid: int) -> bool:
     """``pid`` is this process, or what it has started. What is gone, or cannot be looked at, is not."""
     try:
-        fd = os.pidfd_open(pid)
+        with files.closing(os.pidfd_open(pid)) as pidfd:
+            return descends_from(pidfd, pid, os.getpid())
     except OSError:
         return False
-    try:
-        return descends_from(fd, pid, os.getpid())
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
 
 
 class PeerKind(enum.Enum):
@@ -209,13 +206,12 @@ def _unseen(exc: OSError) -> PeerKind:
 def _origin(pidfd: int, pid: int) -> PeerKind:
     """Where ``pid`` comes from, which ``pidfd`` is of: that is closed. Raises ``OSError``, as ``peer_of``."""
     try:
-        if has_ended(pidfd):
-            return PeerKind.ENDED
-        return PeerKind.OURS if descends_from(pidfd, pid, os.getpid()) else PeerKind.OUTSIDE
+        with files.closing(pidfd):
+            if has_ended(pidfd):
+                return PeerKind.ENDED
+            return PeerKind.OURS if descends_from(pidfd, pid, os.getpid()) else PeerKind.OUTSIDE
     except OSError as exc:
         return _unseen(exc)
-    finally:
-        os.close(pidfd)
 
 
 def _pidfd_of(sock: socket.socket, pid: int) -> int:

@@ -20,6 +20,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from ... import files
 from .log.fields import FieldLog
 
 log = FieldLog("caddysnake.app")
@@ -177,7 +178,7 @@ def emptied(folder: str) -> Iterator[None]:
         top = _open(folder)
     except FileNotFoundError:
         return
-    try:
+    with files.closing(top):
         if os.geteuid() == 0:
             os.fchown(top, 0, 0)  # who lives on has no way in any more, unless he is inside
         os.fchmod(top, 0o700)
@@ -192,8 +193,6 @@ def emptied(folder: str) -> Iterator[None]:
                 continue
             return
         os.rmdir(folder)
-    finally:
-        os.close(top)
 
 
 def _swept(top: int) -> Iterator[None]:
@@ -210,16 +209,13 @@ def _swept(top: int) -> Iterator[None]:
         else:
             return
         if not _unlinked(name, top):
-            with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # it has become something else
-                directory = _open(name, top)
-                try:
-                    for inner in _names(directory):
-                        if not _unlinked(inner, directory):
-                            _move_up(inner, directory, f"{mark}-{moved}", top)
-                            moved += 1
-                        yield
-                finally:
-                    os.close(directory)
+            is_no_folder = contextlib.suppress(FileNotFoundError, NotADirectoryError)  # any more
+            with is_no_folder, files.closing(_open(name, top)) as directory:
+                for inner in _names(directory):
+                    if not _unlinked(inner, directory):
+                        _move_up(inner, directory, f"{mark}-{moved}", top)
+                        moved += 1
+                    yield
             with contextlib.suppress(OSError):
                 os.rmdir(name, dir_fd=top)  # or the next sweep does
         yield
@@ -256,12 +252,10 @@ def _move_up(name: str, directory: int, new: str, top: int) -> None:
 def _open(name: str, directory: int | None = None) -> int:
     """A descriptor of that directory, which we may read and change whatever its mode was. Raises ``OSError``."""
     handle = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
+    with files.closing(handle):
         if os.fstat(handle).st_mode & stat.S_IRWXU != stat.S_IRWXU:
             os.chmod(f"/proc/self/fd/{handle}", 0o700)
         return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=handle)
-    finally:
-        os.close(handle)
 
 
 def _tell(folder: str, exc: Exception) -> None:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Iterable, MutableMapping
 from typing import Final
 
-from ... import __version__
+from ... import __version__, files
 from ..system.log.fields import FieldLog
 from ..system.sealed import seal, unseal
 from ..system.state import DaemonSnapshot, StateError
@@ -93,10 +93,8 @@ def inherited(environ: MutableMapping[str, str]) -> Inheritance | Rehearsal | No
     if not told:
         return None
     state_fd, standin, pid = _numbers(told, 3)
-    try:
+    with files.closing(state_fd):
         state = unseal(state_fd)
-    finally:
-        os.close(state_fd)
     return Inheritance(state, socket.socket(fileno=standin) if pid else None, pid)
 
 

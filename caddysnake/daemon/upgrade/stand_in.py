@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ... import files
 from ..system.sealed import seal, unseal
 from ..system.state import DaemonSnapshot, StateError
 
@@ -124,11 +125,8 @@ def take_over(control: socket.socket, before: DaemonSnapshot) -> DaemonSnapshot:
                 received.extend(numbers)
             if not text or flags & socket.MSG_CTRUNC:
                 raise StateError("the stand-in has ended, or descriptors are lost")
-        state_fd = received.pop()
-        try:
+        with files.closing(received.pop()) as state_fd:
             state = unseal(state_fd)
-        finally:
-            os.close(state_fd)
         if len(received) != len(state.arrived):
             raise StateError(f"the stand-in told of {len(state.arrived)} connections and gave {len(received)}")
     except (OSError, StateError, IndexError) as exc:

@@ -19,6 +19,7 @@ import warnings
 from collections.abc import AsyncIterator, Callable
 from typing import NoReturn
 
+from ... import files
 from ..commands.release import releases
 from ..supervisor.supervisor import Supervisor
 from ..system.log.process import logger
@@ -83,15 +84,10 @@ class Upgrade:
         """The version that is installed, which could take over. Raises ``UpgradeRefused``."""
         await asyncio.to_thread(build_all)
         try:
-            state_fd = seal(self._state())
-            try:
+            with files.closing(seal(self._state())) as state_fd:
                 ours, theirs = os.pipe()
-                try:
+                with files.closing(ours):
                     said, shown = await asyncio.to_thread(self._perform, state_fd, ours, theirs)
-                finally:
-                    os.close(ours)
-            finally:
-                os.close(state_fd)
         except OSError as exc:
             raise UpgradeRefused(f"no rehearsal: {exc}") from None
         if not said.startswith(ACCEPTED):
@@ -101,7 +97,7 @@ class Upgrade:
     def _perform(self, state_fd: int, ours: int, theirs: int) -> tuple[bytes, str]:
         """What it said into the pipe, and what into the log; in a thread. Raises ``OSError``."""
         environ = {name: value for name, value in os.environ.items() if name not in _NOT_FOR_A_REHEARSAL}
-        try:
+        with files.closing(theirs):
             self._rehearsing = process = subprocess.Popen(
                 [sys.executable, *sys.orig_argv[1:]],
                 stdin=subprocess.DEVNULL,
@@ -111,8 +107,6 @@ class Upgrade:
                 env={**environ, REHEARSAL: f"{state_fd}:{theirs}"},
                 start_new_session=True,
             )
-        finally:
-            os.close(theirs)
         try:
             try:
                 _, errors = process.communicate(timeout=_REHEARSAL_S)

@@ -6,6 +6,7 @@ import errno
 import os
 from typing import Any
 
+from .... import files
 from ....channel import vitals
 from ....channel.messages import PROTOCOL_VERSION, Configure, Write
 from ....channel.settings import RelaySettings, Settings, seal
@@ -42,12 +43,9 @@ def new_page() -> tuple[vitals.Page, int]:
 
 def configure(peer: Peer, settings: Settings | RelaySettings, page_fd: int) -> None:
     """Put ``Configure`` on the channel. ``page_fd`` stays the caller's. Raises ``OSError``."""
-    settings_fd = seal(settings)
-    try:
+    with files.closing(seal(settings)) as settings_fd:
         if not peer.hand_over(Configure(PROTOCOL_VERSION), [settings_fd, page_fd]):
             raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
-    finally:
-        os.close(settings_fd)
 
 
 def without(settings: Settings, held: frozenset[str]) -> Settings:

@@ -243,11 +243,9 @@ class ForkServer(Launcher):
             pidfd = processes.open_child_of(self.pid, pid)
         except OSError:
             return  # the pid is its claim; or it has died, and we reap what we inherit
-        try:
+        with files.closing(pidfd):
             self.end(worker, pid, pidfd)
             await self.reap(worker, pidfd)
-        finally:
-            os.close(pidfd)
 
     async def reap(self, worker: int, gone: int) -> int | None:
         """The wait status of a worker that has ended; None when it cannot be learnt. ``gone``: its pidfd."""
