@@ -89,17 +89,14 @@ def is_stored_name(name: str) -> bool:
 
 def describe(fd: int) -> str:
     """What a passed descriptor is, for people."""
-    try:
-        sock = socket.socket(fileno=os.dup(fd))
-    except OSError:
-        return f"descriptor {fd}, which is not a socket"
-    with sock:
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
         if sock.family == socket.AF_UNIX:
             return f"unix/{_printed(sock.getsockname())}"
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             host, port = sock.getsockname()[:2]
             return address_name(TcpAddress(host, port))
         return f"descriptor {fd}, a socket of family {int(sock.family)}"
+    return f"descriptor {fd}, which is not a socket"
 
 
 def _printed(name: str | bytes) -> str:
@@ -134,11 +131,7 @@ def listening(fd: int) -> socket.socket | None:
 
 def is_at(fd: int, address: UnixAddress | TcpAddress) -> bool:
     """The socket ``fd`` is bound to ``address``."""
-    try:
-        sock = socket.socket(fileno=os.dup(fd))
-    except OSError:
-        return False
-    with sock:
+    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as sock:
         bound = sock.getsockname()
         if isinstance(address, UnixAddress):
             return sock.family == socket.AF_UNIX and isinstance(bound, str) and _same_path(bound, address.path)
@@ -146,6 +139,7 @@ def is_at(fd: int, address: UnixAddress | TcpAddress) -> bool:
             return False
         host, port = bound[:2]
         return port == address.port and (host in _hosts(address) or (host in _WILDCARDS and not address.host))
+    return False
 
 
 def _same_path(bound: str, path: str) -> bool:

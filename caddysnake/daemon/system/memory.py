@@ -19,9 +19,9 @@ class Budget:
     """How much of it is left; None: there is none."""
 
 
-def available_bytes(proc: str = "/proc") -> int:
+def available_bytes() -> int:
     """Return how much may be used without the kernel, or the budget, having to end somebody."""
-    found = max(0, min(_of_machine(proc), *_of_groups(proc)))
+    found = max(0, min(_of_machine(), *_of_groups()))
     return found if Budget.left_bytes is None else min(found, Budget.left_bytes)
 
 
@@ -36,45 +36,37 @@ def share_bytes(pid: int) -> int:
     resident where that may not be read.
     """
     try:
-        with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
-            for line in file:
-                if line.startswith(b"Pss:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return resident_bytes(pid)
+        return _numbers(Path(f"/proc/{pid}/smaps_rollup"))["Pss"] * 1024
+    except (OSError, KeyError):
+        return resident_bytes(pid)
 
 
-def _of_machine(proc: str) -> int:
+def _numbers(path: Path) -> dict[str, int]:
+    """Those of a file of the kernel's with lines such as ``Pss:  123 kB``, by their names. Raises ``OSError``."""
+    lines = (line.split() for line in path.read_text().splitlines())
+    return {words[0].rstrip(":"): int(words[1]) for words in lines if len(words) > 1 and words[1].isdigit()}
+
+
+def _of_machine() -> int:
     try:
-        lines = Path(proc, "meminfo").read_text().splitlines()
-        found = {name: int(rest.split()[0]) * 1024 for name, _, rest in (line.partition(":") for line in lines)}
-        return int(found["MemAvailable"] - found["MemTotal"] * _RESERVE)
-    except (OSError, ValueError, KeyError, IndexError):
+        found = _numbers(Path("/proc/meminfo"))
+        return int((found["MemAvailable"] - found["MemTotal"] * _RESERVE) * 1024)
+    except (OSError, KeyError):
         return 1 << 62
 
 
-def _of_groups(proc: str) -> Iterator[int]:
+def _of_groups() -> Iterator[int]:
     """Of each cgroup above with a limit."""
     yield 1 << 62
     try:
-        group = cgroups.own_group(Path(proc))
+        group = cgroups.own_group(Path("/proc"))
     except (OSError, cgroups.Undelegated):
         return
     for each in (group, *group.parents):
         try:
             limit = (each / "memory.max").read_text().strip()
             if limit != "max":
-                cached = _inactive_file(each)
+                cached = _numbers(each / "memory.stat").get("inactive_file", 0)  # which the kernel takes back
                 yield int(int(limit) * (1 - _RESERVE)) - int((each / "memory.current").read_text()) + cached
         except (OSError, ValueError):
             continue
-
-
-def _inactive_file(group: Path) -> int:
-    """What of it is a cache that the kernel takes back."""
-    for line in (group / "memory.stat").read_text().splitlines():
-        name, _, number = line.partition(" ")
-        if name == "inactive_file":
-            return int(number)
-    return 0

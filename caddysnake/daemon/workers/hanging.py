@@ -13,9 +13,10 @@ let go on afterwards.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -92,32 +93,27 @@ class Watchdog:
         return HangFinding.THREAD_STILL
 
 
-class Frozen:
-    """A process that stands still while one is inside; ``is_sure`` when it does so indeed."""
-
-    def __init__(self, pid: int, pidfd: int) -> None:
-        self._pid = pid
-        self._pidfd = pidfd
-        self.is_sure = False
-
-    async def __aenter__(self) -> Frozen:
-        if self._signal(signal.SIGSTOP):
+@contextlib.asynccontextmanager
+async def frozen(pid: int, pidfd: int) -> AsyncIterator[bool]:
+    """Have a process stand still meanwhile: whether it does so indeed."""
+    try:
+        is_sure = False
+        if _signal(pidfd, signal.SIGSTOP):
             for _ in range(round(_STOP_PATIENCE_S / _LOOK_S)):
-                self.is_sure = _is_stopped(self._pid)
-                if self.is_sure:
+                if is_sure := _is_stopped(pid):
                     break
                 await asyncio.sleep(_LOOK_S)
-        return self
+        yield is_sure
+    finally:
+        _signal(pidfd, signal.SIGCONT)
 
-    async def __aexit__(self, *_: object) -> None:
-        self._signal(signal.SIGCONT)
 
-    def _signal(self, number: signal.Signals) -> bool:
-        try:
-            signal.pidfd_send_signal(self._pidfd, number)
-        except OSError:  # it is gone
-            return False
-        return True
+def _signal(pidfd: int, number: signal.Signals) -> bool:
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except OSError:  # it is gone
+        return False
+    return True
 
 
 def _is_stopped(pid: int) -> bool:

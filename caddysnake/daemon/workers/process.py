@@ -18,7 +18,7 @@ from .child.child import Child
 from .child.equipment import configure, without
 from .child.peer import Peer, socket_of
 from .gauges import Gauges, now_ms
-from .hanging import Frozen, HangFinding, Watchdog
+from .hanging import HangFinding, Watchdog, frozen
 
 MESSAGES_A_SECOND = 1000
 MESSAGES_AT_ONCE = vitals.SLOTS
@@ -125,10 +125,10 @@ class WorkerProcess(Child):
 
     async def answer_if_hung(self, watch: Watchdog) -> bool | None:
         """Answer what it has read, if nothing in it runs: whether others are half answered; None: it lives."""
-        async with Frozen(self.pid, self.whole.pidfd) as frozen:
+        async with frozen(self.pid, self.whole.pidfd) as is_sure:
             if self.gauges.is_over or watch.look(self.gauges.pulse(), now_ms()) is not HangFinding.HANGS:
                 return None
-            if not frozen.is_sure:
+            if not is_sure:
                 return False
             for connection in self.gauges.slots.reading():
                 answer(connection.fd, DEADLINE)

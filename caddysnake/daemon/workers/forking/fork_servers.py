@@ -77,9 +77,10 @@ class ForkServers:
                 raise SpawnError("resources", f"no room for another spawner: {exc}") from None
         return server
 
-    def known(self, key: ForkServerKey) -> ForkServer | None:
-        """The one for ``key``, if there is one."""
-        return self._by_key.get(key)
+    def gave_up(self, key: ForkServerKey) -> None:
+        """Somebody has waited in vain for what a thread host for ``key`` is forked from."""
+        if key in self._by_key:
+            self._by_key[key].gave_up()
 
     def has(self, server: object) -> bool:
         """It is not outdated: whoever is forked from it is what would be forked now."""

@@ -153,9 +153,7 @@ class ThreadHosts:
 
     def gave_up(self, key: ForkServerKey) -> None:
         """Somebody has waited in vain for what a host for ``key`` is forked from."""
-        server = self._fork_servers.known(key)
-        if server is not None:
-            server.gave_up()
+        self._fork_servers.gave_up(key)
 
     def remember_private(self, wanted: Wanted) -> None:
         """The successors of this pool, too, get a host of their own, as long as this daemon runs."""
