@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from ...channel import vitals
+from ..sockets.connections import Connection
 from .balancer import STUCK_MS, Load
 from .child.equipment import new_page
 from .hanging import Pulse
 from .slots import UNTAKEN_LIMIT, SlotTable
-
-if TYPE_CHECKING:
-    from ..sockets.connections import Connection
-
 
 _BLOCKED_MS = 2_000
 _CELL_5XX = vitals.CELL_CLASS_1XX + 4

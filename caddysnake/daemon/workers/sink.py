@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from ...channel.messages import FromRelay
+from ..sockets.connections import Connection
 from .lifecycle import Reason
-
-if TYPE_CHECKING:
-    from ..sockets.connections import Connection
 
 W = TypeVar("W")
 """The worker."""

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...channel import messages, vitals
 from ...channel.codec import shorten
 from ...channel.codes import failure, today
 from ...channel.endpoint import ChannelClosed, ChannelError
 from ...channel.settings import RelaySettings, Settings
+from ..sockets.connections import Connection
 from ..system.log.fields import FieldLog
 from ..system.state import WorkerSnapshot
 from ..system.timings import TIMINGS, Timings
@@ -29,9 +30,6 @@ from .lifecycle import LEAVES_FOR, MAY_SAY, RELAY_MAY_SAY, Action, Event, Reason
 from .process import WorkerProcess
 from .sink import WorkerSink
 from .slots import SlotsState
-
-if TYPE_CHECKING:
-    from ..sockets.connections import Connection
 
 log = FieldLog("caddysnake.worker")
 
