@@ -9,10 +9,11 @@ import os
 import re
 import resource
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from ... import keyring
 from .kinship import exists, parent_on, stat_of
@@ -83,23 +84,6 @@ def without_new_privileges(start: Callable[[], _Started]) -> _Started:
     return outcome[0]
 
 
-class Process(Protocol):
-    """A child of this process, as ``subprocess.Popen`` has it."""
-
-    @property
-    def pid(self) -> int:
-        """Its own as long as nobody has waited for it."""
-
-    def wait(self) -> int:
-        """Wait for its end; its exit status, negative the signal that ended it."""
-
-    def send_signal(self, sig: int) -> None:
-        """Nothing happens when it has ended."""
-
-    def kill(self) -> None:
-        """SIGKILL."""
-
-
 class InheritedChild:
     """A child that was started before this process executed the program that it now runs."""
 
@@ -125,6 +109,10 @@ class InheritedChild:
     def kill(self) -> None:
         """SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+Process = subprocess.Popen[bytes] | InheritedChild
+"""A child of this process."""
 
 
 def open_child_of(parent: int, pid: int) -> int:

@@ -6,6 +6,7 @@ What comes back may be a tenant's word for anything: it is parsed by llhttp, bou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import NamedTuple
 
@@ -100,11 +101,9 @@ async def _ask(worker: Worker, path: str, asked: WarmUp) -> str | None:
             pass
         if answer.is_complete or answer.size >= _ENOUGH_BYTES:
             return _judge(answer, asked.expect)
-    try:  # it may be on its way to its end, which it tells itself
+    with contextlib.suppress(TimeoutError):  # it may be on its way to its end, which it tells itself
         async with asyncio.timeout(_ENDING_S):
             await worker.ended.wait()
-    except TimeoutError:
-        pass
     return "was not answered to its end" + (f" (it began with {answer.status})" if answer.status else "")
 
 

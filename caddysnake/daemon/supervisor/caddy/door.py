@@ -38,6 +38,10 @@ class Door:
         self.listening = listening
         self.handle = handle
 
+    def __bool__(self) -> bool:
+        """It is open."""
+        return self.listening >= 0
+
     @classmethod
     def make(cls) -> Door:
         """A new one. Raises ``OSError``."""

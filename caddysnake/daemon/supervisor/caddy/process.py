@@ -57,8 +57,8 @@ class Caddy(FrontProxy):
         self._folder = folder
         self._part = part
         """What it runs, or is to run when it is started again."""
-        self._door: Door | None = None
-        """None: where its part says, or it was started by a version that knew no such door."""
+        self._door = Door(-1, -1)
+        """There is none where its part says where, or it was started by a version that knew no such door."""
         self._knows_default = False
         """The one that runs was told by a variable where its admin API listens, should its part not say that."""
         self._file = self._write(part)
@@ -113,7 +113,7 @@ class Caddy(FrontProxy):
     @property
     def _address(self) -> str:
         """Where its admin API listens, unless its part says otherwise."""
-        return self._own_address if self._door is None else self._door.address
+        return self._door.address if self._door else self._own_address
 
     async def _why_ended(self, ended: _EndedEarly) -> str:
         """What is wrong with its part of the file, if that is what it ended of; its own log may go anywhere."""
@@ -159,7 +159,7 @@ class Caddy(FrontProxy):
         address = self._part.admin
         if address == self._own_address and not self._knows_default and address not in self._part.text:
             address = CADDYS_DEFAULT
-        if self._door is None or address != self._own_address:
+        if not self._door or address != self._own_address:
             await self._ask(part, file, "reload", *words, "--address", address)
             return
         config = await self._ask(part, file, "adapt", *words)
@@ -231,8 +231,7 @@ class Caddy(FrontProxy):
         with contextlib.suppress(OSError):
             self._file.unlink(missing_ok=True)
             self._clear_up()
-        if self._door is not None:
-            self._door.close()
+        self._door.close()
 
     def _forget(self, file: Path) -> None:
         if file != self._file:
@@ -262,8 +261,8 @@ class Caddy(FrontProxy):
             pidfd=self._pidfd if is_up else -1,
             started_at=self._started_at,
             failures=self._backoff.failures,
-            listening=-1 if self._door is None else self._door.listening,
-            door=-1 if self._door is None else self._door.handle,
+            listening=self._door.listening,
+            door=self._door.handle,
             knows_default=self._knows_default,
             outlets=self._output.snapshot() if is_up else None,
             restart_in_s=0.0 if self._restart is None else max(0.0, self._restart.when() - self._loop.time()),
@@ -328,7 +327,7 @@ class Caddy(FrontProxy):
                 stderr=self._output.open(_NAME, {"process": _NAME}, (_NAME,))[0],
                 env={**environment(), "CADDY_ADMIN": self._address},
                 start_new_session=True,
-                pass_fds=() if self._door is None else [self._door.listening],
+                pass_fds=[self._door.listening] if self._door else (),
                 preexec_fn=processes.die_with_parent,  # noqa: PLW1509  # the daemon has one thread
             )
         except OSError as exc:

@@ -13,6 +13,7 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from ...system.kinship import stat_of
@@ -51,17 +52,15 @@ class Starter(Protocol):
         """Of that app, the lower the sooner: 1 if it lately failed or used up its time; its user's starts under way."""
 
 
+@dataclass(slots=True)
 class _Running:
     """One start that counts."""
 
-    __slots__ = ("activity", "before", "quiet_looks", "since", "starting")
-
-    def __init__(self, starting: Starting, since: float) -> None:
-        self.starting = starting
-        self.since = since
-        self.activity: object = None
-        self.before: dict[int, int] = {}
-        self.quiet_looks = 0
+    starting: Starting
+    since: float
+    activity: object = None
+    before: dict[int, int] = field(default_factory=dict)
+    quiet_looks: int = 0
 
 
 class StartLimiter:
