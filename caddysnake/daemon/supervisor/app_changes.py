@@ -273,7 +273,7 @@ class FirstStart(AppsChange):
             log.error("no app of this template can be started", template=name, error=why)
         for app in running.apps.values():
             running.begin(app)
-        deciding = asyncio.ensure_future(self._all_decided(running.beginnings.all()))
+        deciding = asyncio.ensure_future(self._all_decided(list(running.beginnings.values())))
         running.beginnings.deciding = deciding
         await asyncio.wait((deciding,), timeout=_DECIDED_S)
         if deciding.done():

@@ -11,9 +11,9 @@ from ..apps.spec import PoolSpec, StartFailed
 from ..workers.forking.start_limiter import StartLimiter
 
 
-class Beginnings:
-    """``is_up(app, took)`` hears of each app that has come up, after how many seconds. ``again(app)`` returns what says
-    what is to run by now, in a thread.
+class Beginnings(dict[App, Beginning]):
+    """Each by its app. ``is_up(app, took)`` hears of each app that has come up, after how many seconds. ``again(app)``
+    returns what says what is to run by now, in a thread.
     """
 
     def __init__(
@@ -22,24 +22,12 @@ class Beginnings:
         self._starts = starts
         self._again = again
         self._is_up = is_up
-        self._by_app: dict[App, Beginning] = {}
         self.deciding: asyncio.Future[None] | None = None
         """Until each of the first start is up, or has failed once; raises ``StartFailed`` if the start has."""
 
-    def __contains__(self, app: App) -> bool:
-        return app in self._by_app
-
-    def get(self, app: App) -> Beginning | None:
-        """Return the beginning of ``app``, which has not come up."""
-        return self._by_app.get(app)
-
-    def all(self) -> list[Beginning]:
-        """Return a copy of what there is, for who ends some of them meanwhile."""
-        return list(self._by_app.values())
-
     def add(self, app: App) -> Beginning:
         """Return a beginning of ``app``, which is to be told to begin, or to go on."""
-        beginning = self._by_app[app] = Beginning(app, self._again(app), self._starts, self.came_up)
+        beginning = self[app] = Beginning(app, self._again(app), self._starts, self.came_up)
         return beginning
 
     def try_again(self, app: App, failure: StartFailed) -> None:
@@ -50,22 +38,22 @@ class Beginnings:
 
     def came_up(self, app: App, took: float) -> None:
         """Know that ``app`` is up for the first time."""
-        self._by_app.pop(app, None)
+        self.pop(app, None)
         self._is_up(app, took)
 
     async def pause(self) -> None:
         """Try none again until ``resume``."""
-        for each in self.all():
+        for each in list(self.values()):  # some of them end meanwhile
             await each.pause()
 
     def resume(self) -> None:
         """Undo ``pause``."""
-        for each in self.all():
+        for each in list(self.values()):
             each.resume()
 
     def end(self, app: object) -> None:
         """Let somebody else see to ``app``, if there is a beginning of it."""
-        beginning = self._by_app.pop(app, None) if isinstance(app, App) else None
+        beginning = self.pop(app, None) if isinstance(app, App) else None
         if beginning is not None:
             beginning.end()
 
@@ -73,9 +61,9 @@ class Beginnings:
         """End all of them."""
         self.overtake()
         await self.pause()
-        for each in self.all():
+        for each in self.values():
             each.end()
-        self._by_app.clear()
+        self.clear()
 
     def overtake(self) -> None:
         """Decide nothing any more about the first start: something else runs instead."""
