@@ -142,7 +142,7 @@ LOOKED_AT = {
         "sock trouble"
     ),
     "sockets.opener.ListenerOpener": (
-        "_adopted _foreign _notifier _passed _stored"
+        "_adopted _notifier _origins _passed"
     ),
     "sockets.connections.Connection": (
         "app bound events fd flags parked since slot turns worker"

@@ -90,9 +90,8 @@ class ListenerOpener:
         self._passed = passed or activation.Passed()
         self._notifier = notifier or Notifier()
         self._adopted: dict[object, Listener] = {}
-        self._stored: set[Listener] = set()
-        self._foreign: set[Listener] = set()
-        """Somebody else made these, and takes them away."""
+        self._origins: dict[Listener, str] = {}
+        """As in ``ListenerSnapshot``, of those that are not ours alone."""
 
     @classmethod
     def from_environ(cls, environ: MutableMapping[str, str], notifier: Notifier) -> ListenerOpener:
@@ -111,7 +110,7 @@ class ListenerOpener:
         own = self._passed.take(lambda each: each.name == activation.stored_name(name))
         if own is not None:
             if (listener := _adopted(own, name, address)) is not None:
-                self._stored.add(listener)
+                self._origins[listener] = "stored"
                 log.info("listener taken up again", listener=name)
                 return listener
             self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={own.name}")
@@ -125,12 +124,12 @@ class ListenerOpener:
 
     def origin(self, listener: Listener) -> str:
         """Where it is left, or comes from, for another image of the daemon."""
-        return "stored" if listener in self._stored else "foreign" if listener in self._foreign else ""
+        return self._origins.get(listener, "")
 
     def restore(self, listener: Listener, origin: str) -> None:
         """It comes from another image of the daemon, where this was its ``origin``."""
         if origin:
-            (self._stored if origin == "stored" else self._foreign).add(listener)
+            self._origins[listener] = origin
 
     def adopt(self, key: object, listener: Listener) -> None:
         """It is open already: ``open`` finds it by ``key``."""
@@ -152,11 +151,11 @@ class ListenerOpener:
 
     def keep(self, listener: Listener) -> None:
         """It serves from now on: leave a copy with the service manager."""
-        if not self._notifier or listener in self._foreign or listener in self._stored:
+        if not self._notifier or listener in self._origins:
             return
         name = activation.stored_name(listener.name)
         self._notifier.send("FDSTORE=1", f"FDNAME={name}", descriptors=[listener.sock.fileno()])
-        self._stored.add(listener)
+        self._origins[listener] = "stored"
 
     def renew(self, listener: Listener, mode: int | None, owner: str | None, group: str | None) -> None:
         """Make the file of ``listener`` anew: somebody has removed it. Raises ``ListenError``."""
@@ -170,14 +169,14 @@ class ListenerOpener:
                 log.error(why, listener=listener.name, error=str(exc))
             raise
         log.warning("a socket was gone, and is made anew", listener=listener.name)
-        if listener in self._stored:
+        if self.origin(listener) == "stored":
             self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={activation.stored_name(listener.name)}")
-            self._stored.discard(listener)
+            del self._origins[listener]
             self.keep(listener)
 
     def give_up(self, listener: Listener) -> None:
         """Nobody listens there any more."""
-        if listener in self._stored:
+        if self.origin(listener) == "stored":
             self._notifier.send("FDSTOREREMOVE=1", f"FDNAME={activation.stored_name(listener.name)}")
         self._close(listener)
 
@@ -185,17 +184,16 @@ class ListenerOpener:
         """This process accepts no more. Where somebody else has the socket too, those who have connected wait for the
         next who accepts; else they are the last that this process accepts.
         """
-        if listener not in self._stored and listener not in self._foreign:
+        if listener not in self._origins:
             listener.accept_rest()
-        self._close(listener, leave_path=listener in self._stored)
+        self._close(listener, leave_path=self.origin(listener) == "stored")
 
     def _close(self, listener: Listener, leave_path: bool = False) -> None:
         listener.close(leave_path)
-        self._stored.discard(listener)
-        self._foreign.discard(listener)
+        self._origins.pop(listener, None)
 
     def _not_ours(self, listener: Listener) -> Listener:
-        self._foreign.add(listener)
+        self._origins[listener] = "foreign"
         return listener
 
 
