@@ -88,11 +88,10 @@ class AppsChange:
         self.others_are_ready = asyncio.Event()
         """All but the apps is prepared."""
         self._started: dict[str, App] = {}
-        self._renewed: dict[App, float] = {}
-        """Prepared beside the old, and not swapped yet."""
+        self._renewed: dict[App, str] = {}
+        """Prepared beside the old, and not swapped yet: their names from now on."""
         self._judged: dict[App, Canary] = {}
         """Of those prepared, how each is to be tried."""
-        self._trials: dict[str, Trial] = {}
         self._exchanged: dict[App, PoolSpec] = {}
         """Serving instead of the old already, with what that ran."""
         self._have_fallen = False
@@ -167,6 +166,7 @@ class AppsChange:
             took = await app.start()
             tell_ready(self._desired, spec, took)
             return Outcome(spec.name, "started" if is_new else "reloaded", took)
+        trial: Trial | None = None
         if self._is_exchange(spec):
             former = as_it_ran(app.pool)
             took = await app.renew(spec, running.restarts, self._manner.tell, releases=True)
@@ -179,23 +179,22 @@ class AppsChange:
                     self._judged[app] = canary
                 few = 0 if canary is None else first_few(canary, spec.workers)
                 took = await app.prepare(spec, running.restarts, first=few)
-            self._renewed[app] = took
+            self._renewed[app] = spec.name
             if swaps_early:
                 await self.others_are_ready.wait()
-                self._swap(app)
+                trial = self._swap(app)
         tell_ready(self._desired, spec, took)
-        return Outcome(spec.name, "reloaded", took)
+        return Outcome(spec.name, "reloaded", took, trial=trial)
 
-    def _swap(self, app: App) -> None:
+    def _swap(self, app: App) -> Trial | None:
+        """Let its new build serve, or be tried: what tries it then."""
         del self._renewed[app]
         self._running.beginnings.end(app)
         canary = self._judged.get(app)
-        if canary is None:
-            app.swap()
-            return
-        trial = app.deploys.try_out(canary, self._manner.tell)
-        name = next(name for name, each in self.kept.items() if each is app)
-        self._trials[name] = trial
+        if canary is not None:
+            return app.deploys.try_out(canary, self._manner.tell)
+        app.swap()
+        return None
 
     def _canary(self, app: App, spec: PoolSpec) -> Canary | None:
         """How its new build is to be tried, if it is: not where nothing serves, or where the old loses a listener."""
@@ -221,11 +220,9 @@ class AppsChange:
         running.bound_queues(desired)
         running.make_templates(desired, self._manner.changed_only, self._manner.canary)
         self._listeners.bind(running.apps)
-        for app in list(self._renewed):
-            self._swap(app)
+        for app, name in list(self._renewed.items()):
+            self.outcomes[name] = self.outcomes[name]._replace(trial=self._swap(app))
             app.changing.release()
-        for name, trial in self._trials.items():
-            self.outcomes[name] = self.outcomes[name]._replace(trial=trial)
         remaining = {*running.apps.values(), *running.templates.values()}
         self.gone = [each for each in former if each not in remaining]
         running.watch_from(self._begun_at)

@@ -57,7 +57,7 @@ class Running:
         self.starter = RelayStarter()
         self._lend = lend
         self._loop = asyncio.get_running_loop()
-        self.connections = Connections(self._loop, self._over, self._requested)
+        self.connections = Connections(self._loop, lambda each: each.app.over(each), lambda each: each.app.place(each))
         self.fallback = Fallback(self.connections)
         self.trust = Trust(self.origins.uids)
         self.listeners = Listeners(opener, self.connections, self.trust)
@@ -173,12 +173,6 @@ class Running:
             each.kill()
 
     # -- connections ------------------------------------------------------------------------------------------
-
-    def _over(self, connection: Connection) -> None:
-        connection.app.over(connection)
-
-    def _requested(self, connection: Connection) -> None:
-        connection.app.place(connection)
 
     def pass_on(self, connection: Connection, former: ListenerOwner) -> None:
         """See to a connection that ``former`` has no use for any more."""

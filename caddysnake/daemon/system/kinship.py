@@ -185,10 +185,9 @@ def peer_of(sock: socket.socket) -> PeerKind:
     Raises ``OSError`` when there is nothing left to look with.
     """
     pid = peer_pid(sock)
-    if pid == os.getpid():
-        return PeerKind.OUTSIDE  # no app's code runs here
-    if pid == 0:
-        return PeerKind.OUTSIDE  # of a namespace of pids around ours: what we start is never there
+    # No app's code runs here; and 0 is of a namespace of pids around ours: what we start is never there.
+    if pid in (os.getpid(), 0):
+        return PeerKind.OUTSIDE
     try:
         pidfd = _pidfd_of(sock, pid)
     except OSError as exc:

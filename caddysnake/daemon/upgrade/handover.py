@@ -50,14 +50,12 @@ class Inheritance:
             log.error("going on with what was known before", error=str(exc))
             return self.state
         finally:
-            standin.close()
-            self._end_standin()
+            self._end(standin)
 
     def abandon(self) -> None:
         """Start afresh in one more image, with the listeners alone. Does not return. Raises ``OSError``."""
         if self._standin is not None:
-            self._standin.close()
-            self._end_standin()
+            self._end(self._standin)
         source, listeners = self.state.source, self.state.listeners
         left = DaemonSnapshot(release=__version__, is_afresh=True, source=source, listeners=listeners)
         left.attended, left.started_at = self.state.attended, self.state.started_at
@@ -66,7 +64,8 @@ class Inheritance:
         left.cgroup, left.scratch = self.state.cgroup, self.state.scratch
         replace_image(left, None, 0)
 
-    def _end_standin(self) -> None:
+    def _end(self, standin: socket.socket) -> None:
+        standin.close()
         # Our child, and not reaped: its number is its own.
         os.kill(self._standin_pid, signal.SIGKILL)
         os.waitpid(self._standin_pid, 0)

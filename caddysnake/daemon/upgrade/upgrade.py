@@ -73,9 +73,12 @@ class Upgrade:
             except OSError as exc:
                 raise UpgradeRefused(f"cannot execute {sys.executable}: {exc}") from None
 
-    def _state(self) -> DaemonSnapshot:
+    def _state(self, begun_at: float | None = None) -> DaemonSnapshot:
+        """As it is now. ``begun_at``: since when nothing is read any more; None: since now."""
         state = self._state_of_rest()
         capture(self._serving.running, state)
+        state.upgrades += 1
+        state.begun_at = time.monotonic() if begun_at is None else begun_at
         return state
 
     # -- the rehearsal ----------------------------------------------------------------------------------------
@@ -132,10 +135,7 @@ class Upgrade:
                 self._stand_in(control, theirs)
             try:
                 theirs.close()
-                state = self._state()
-                state.upgrades += 1
-                state.begun_at = begun
-                replace_image(state, control, pid)
+                replace_image(self._state(begun), control, pid)
             except BaseException:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
@@ -149,15 +149,9 @@ class Upgrade:
     def _stand_in(self, control: socket.socket, theirs: socket.socket) -> NoReturn:
         try:
             control.close()
-            StandIn(theirs, self._serving.running, self._state_now).run()
+            StandIn(theirs, self._serving.running, self._state).run()
         finally:
             os._exit(1)
-
-    def _state_now(self) -> DaemonSnapshot:
-        state = self._state()
-        state.upgrades += 1
-        state.begun_at = time.monotonic()
-        return state
 
 
 def _fork() -> int:
