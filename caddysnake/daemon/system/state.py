@@ -254,13 +254,12 @@ class ListenerSnapshot(snapshots.Snapshot):
 
 
 class ForkServerSnapshot(snapshots.Snapshot):
-    """``place``: ``current``, ``outdated`` or ``leaving``. ``prepared`` None: its preloads are being imported."""
+    """``prepared`` None: its preloads are being imported."""
 
     pid: int
     pidfd: int
     channel: int
     key: dict[str, Any]
-    place: str = "current"
     prepared: str | None = None
     useless: tuple[str, str] | None = None
     outlets: snapshots.OutputPipesSnapshot | None = None

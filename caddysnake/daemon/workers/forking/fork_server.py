@@ -126,7 +126,7 @@ class ForkServer(Launcher):
         """What names it in the log."""
         return {"python": self._key.python, **({} if self.sight.walls is None else {"walled": True})}
 
-    def snapshot(self, place: str) -> ForkServerSnapshot:
+    def snapshot(self) -> ForkServerSnapshot:
         """All that whoever goes on with it must know."""
         prepared, useless = None, None
         if self._prepared.done():
@@ -140,7 +140,6 @@ class ForkServer(Launcher):
             pidfd=self._pidfd,
             channel=self.peer.channel,
             key=plain(self._key),
-            place=place,
             prepared=prepared,
             useless=useless,
             outlets=self._output.snapshot(),

@@ -161,8 +161,7 @@ class ForkServers:
 
     def snapshot(self) -> list[ForkServerSnapshot]:
         """All that whoever goes on with them must know. One that was told to leave does so by itself."""
-        current = [server.snapshot("current") for server in self._by_key.values() if server.is_open]
-        return current + [server.snapshot("outdated") for server in self._outdated if server.is_open]
+        return [server.snapshot() for server in (*self._by_key.values(), *self._outdated) if server.is_open]
 
     def restore(self, saved: Iterable[tuple[ForkServerSnapshot, ForkServerKey]]) -> dict[int, ForkServer]:
         """Go on with those of another image, by pid: they keep their workers, and get none, as their code is old."""
