@@ -176,13 +176,13 @@ class Execution:
 
     async def _let_go(self, gate: socket.socket, surroundings: Surroundings) -> str:
         """Put it into its cgroup, and let it become the command; why it did not, if it did not."""
-        bounds = cgroups.bounds_of(surroundings.limits) or cgroups.Quotas()
+        bounds = cgroups.bounds_of(surroundings.limits)
         if cgroups.root() is not None:
             self._group = await cgroups.Group.of(f"{self.app}-{self.name}", self._mark, self.pid, bounds)
         gate.setblocking(False)
         loop = asyncio.get_running_loop()
         try:
-            is_limited = self._group is not None and bounds.memory_bytes is not None
+            is_limited = self._group is not None and "memory" in bounds
             await loop.sock_sendall(gate, GO_GROUPED if is_limited else GO)
             async with asyncio.timeout(_STARTED_S):
                 answer = await loop.sock_recv(gate, _ANSWER_MAX)

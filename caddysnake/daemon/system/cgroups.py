@@ -22,7 +22,6 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from ... import files
 from .kinship import is_ours
@@ -42,6 +41,8 @@ _REMOVE_AFTER_S = (0.0, 0.01, 0.05, 0.2, 0.8)
 _BESIDES = ("cpu", "pids")
 """Controllers that are used where they are delegated, too."""
 _CPU_PERIOD_US = 100_000
+_CONTROLLERS = {"memory": "memory", "cpu": "cpu", "processes": "pids"}
+"""By what each of an app's limits is held."""
 
 _tree: CgroupTree | None = None
 _why_not = "it has not been looked at"
@@ -54,21 +55,6 @@ def runs_systemd() -> bool:
 
 class Undelegated(Exception):
     """The daemon's cgroup is not its own to divide. The text says why."""
-
-
-class Quotas(NamedTuple):
-    """What the processes of a group may use together; None: no limit."""
-
-    memory_bytes: int | None = None
-    cpu_percent: int | None = None
-    """Of one processor."""
-    processes: int | None = None
-
-    @property
-    def held(self) -> frozenset[str]:
-        """Their names, as in ``limits``."""
-        names = ("memory", "cpu", "processes")
-        return frozenset(name for name, value in zip(names, self, strict=True) if value is not None)
 
 
 class CgroupTree:
@@ -103,28 +89,24 @@ class CgroupTree:
         tree.tidy()
         return tree
 
-    def bounds(self, limits: Mapping[str, int]) -> Quotas:
-        """What of ``limits`` can be held here."""
-        has = _words(self.root / "cgroup.subtree_control")
-        return Quotas(
-            limits.get("memory"),
-            limits.get("cpu") if "cpu" in has else None,
-            limits.get("processes") if "pids" in has else None,
-        )
+    def bounds(self, limits: Mapping[str, int]) -> dict[str, int]:
+        """What of ``limits`` can be held here, for all processes of a group together."""
+        has = {"memory"} | _words(self.root / "cgroup.subtree_control")
+        return {name: value for name, value in limits.items() if _CONTROLLERS.get(name) in has}
 
-    def place(self, app: str, number: int | str, pid: int, bounds: Quotas) -> str:
+    def place(self, app: str, number: int | str, pid: int, bounds: Mapping[str, int]) -> str:
         """Put process ``pid`` into a new group, with what it starts from now on; its path. Raises ``OSError``."""
         name = f"{PREFIX}{re.sub(r'[^A-Za-z0-9_.-]', '_', app)[:_NAME_MAX]}-{number}"
         group = self.root / name
         self.known.add(name)
         try:
             group.mkdir()
-            if bounds.memory_bytes is not None:
-                _limit_memory(group, bounds.memory_bytes)
-            if bounds.cpu_percent is not None:
-                _write(group / "cpu.max", f"{bounds.cpu_percent * _CPU_PERIOD_US // 100} {_CPU_PERIOD_US}")
-            if bounds.processes is not None:
-                _write(group / "pids.max", str(bounds.processes))
+            if "memory" in bounds:
+                _limit_memory(group, bounds["memory"])
+            if "cpu" in bounds:
+                _write(group / "cpu.max", f"{bounds['cpu'] * _CPU_PERIOD_US // 100} {_CPU_PERIOD_US}")
+            if "processes" in bounds:
+                _write(group / "pids.max", str(bounds["processes"]))
             _write(group / "cgroup.procs", str(pid))
         except OSError:
             self.known.discard(name)
@@ -309,10 +291,9 @@ def why_not() -> str:
     return _why_not
 
 
-def bounds_of(limits: Mapping[str, int] | None) -> Quotas | None:
-    """What a process with these ``limits`` is to have a group for; None: it gets none."""
-    bounds = _tree.bounds(limits) if limits and _tree is not None else Quotas()
-    return bounds if bounds.held else None
+def bounds_of(limits: Mapping[str, int] | None) -> dict[str, int]:
+    """What a process with these ``limits`` is to have a group for; without any it gets none."""
+    return _tree.bounds(limits) if limits and _tree is not None else {}
 
 
 def why_no_cpu() -> str:
@@ -332,12 +313,12 @@ class Group:
             _tree.known.add(Path(path).name)
 
     @classmethod
-    async def of(cls, app: str, number: int | str, pid: int, bounds: Quotas) -> Group | None:
+    async def of(cls, app: str, number: int | str, pid: int, bounds: Mapping[str, int]) -> Group | None:
         """A new one, with process ``pid`` in it; None when that cannot be, which is in the log."""
         if _tree is None:
             return None
         try:
-            return cls(await asyncio.to_thread(_tree.place, app, number, pid, bounds), bounds.memory_bytes)
+            return cls(await asyncio.to_thread(_tree.place, app, number, pid, bounds), bounds.get("memory"))
         except OSError as exc:
             if exc.errno != errno.ESRCH:
                 error = f"{_tree.root}: {exc.strerror}"

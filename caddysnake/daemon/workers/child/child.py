@@ -32,12 +32,12 @@ class Confinement:
     @property
     def is_wanted(self) -> bool:
         """It is to be in a cgroup: ``begin`` says when it may hear what to run."""
-        return self._bounds is not None
+        return bool(self._bounds)
 
     @property
     def held(self) -> frozenset[str]:
         """Which limits, by their names, a cgroup holds."""
-        return self._bounds.held if self._group is not None and self._bounds is not None else frozenset()
+        return frozenset(self._bounds) if self._group is not None else frozenset()
 
     @property
     def is_settled(self) -> bool:
@@ -46,11 +46,11 @@ class Confinement:
 
     def begin(self, pid: int, configure: Callable[[frozenset[str]], None]) -> None:
         """Put process ``pid`` into a cgroup, and then call ``configure`` with what that holds."""
-        if self._bounds is not None:
-            self._task = asyncio.get_running_loop().create_task(self._place(pid, self._bounds, configure))
+        if self._bounds:
+            self._task = asyncio.get_running_loop().create_task(self._place(pid, configure))
 
-    async def _place(self, pid: int, bounds: cgroups.Quotas, configure: Callable[[frozenset[str]], None]) -> None:
-        self._group = await cgroups.Group.of(self._app, self._number, pid, bounds)
+    async def _place(self, pid: int, configure: Callable[[frozenset[str]], None]) -> None:
+        self._group = await cgroups.Group.of(self._app, self._number, pid, self._bounds)
         configure(self.held)
 
     async def settled(self) -> None:
