@@ -25,12 +25,12 @@ class Service:
 
     def __init__(
         self,
-        notifier: Notifier | None = None,
+        notifier: Notifier,
         watchdog_s: float | None = None,
-        summary: Callable[[], str] | None = None,
+        summary: Callable[[], str] = lambda: "",
     ) -> None:
-        self._notifier = notifier or Notifier()
-        self._summary = summary or (lambda: "")
+        self._notifier = notifier
+        self._summary = summary
         self._is_starting = True
         self._is_stopping = False
         self._reloads = 0

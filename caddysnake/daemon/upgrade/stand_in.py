@@ -92,8 +92,8 @@ class StandIn:
         state = self._state()
         state.arrived = [connection.fd for connection in arrived]
         for start in range(0, len(arrived), _BATCH):
-            _send(self._control, b"more", state.arrived[start : start + _BATCH])
-        _send(self._control, _LAST, [seal(state)])
+            socket.send_fds(self._control, [b"more"], state.arrived[start : start + _BATCH])
+        socket.send_fds(self._control, [_LAST], [seal(state)])
 
 
 def _is_open(fd: int) -> bool:
@@ -102,10 +102,6 @@ def _is_open(fd: int) -> bool:
     except OSError:
         return False
     return True
-
-
-def _send(control: socket.socket, text: bytes, descriptors: list[int]) -> None:
-    control.sendmsg([text], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))])
 
 
 def take_over(control: socket.socket, before: DaemonSnapshot) -> DaemonSnapshot:

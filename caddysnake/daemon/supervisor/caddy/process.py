@@ -122,7 +122,7 @@ class Caddy(FrontProxy):
             self._output.forget()
             return why
         try:
-            await self._ask(self._part, self._file, "validate", "--config", str(self._file), "--adapter", "caddyfile")
+            await self._ask(self._part, self._file, "validate")
         except ReloadFailed as exc:
             self._output.forget()
             return str(exc)
@@ -137,7 +137,7 @@ class Caddy(FrontProxy):
             raise ReloadFailed(f"Caddy's part has changed, and with `admin off` it cannot be told: {hint}", "restart")
         file = self._write(part)
         try:
-            await self._ask(part, file, "validate", "--config", str(file), "--adapter", "caddyfile")
+            await self._ask(part, file, "validate")
         except ReloadFailed:
             self._forget(file)
             raise
@@ -155,14 +155,13 @@ class Caddy(FrontProxy):
         self._forget(former)
 
     async def _tell(self, part: CaddyPart, file: Path) -> None:
-        words = ("--config", str(file), "--adapter", "caddyfile")
         address = self._part.admin
         if address == self._own_address and not self._knows_default and address not in self._part.text:
             address = CADDYS_DEFAULT
         if not self._door or address != self._own_address:
-            await self._ask(part, file, "reload", *words, "--address", address)
+            await self._ask(part, file, "reload", "--address", address)
             return
-        config = await self._ask(part, file, "adapt", *words)
+        config = await self._ask(part, file, "adapt")
         try:
             complaint = await asyncio.to_thread(self._door.load, config, ASKING_S)
         except (OSError, http.client.HTTPException) as exc:
@@ -173,12 +172,13 @@ class Caddy(FrontProxy):
     def _may_differ(self) -> bool:
         return self._part.admin != OFF and "import" in self._part.text
 
-    async def _ask(self, part: CaddyPart, file: Path, *words: str) -> bytes:
-        """What ``caddy`` with ``words`` prints. Raises ``ReloadFailed`` with what it says."""
+    async def _ask(self, part: CaddyPart, file: Path, command: str, *options: str) -> bytes:
+        """What ``caddy`` prints when it does ``command`` with ``file``. Raises ``ReloadFailed`` with what it says."""
+        words = (command, "--config", str(file), "--adapter", "caddyfile", *options)
         try:
             status, printed, said = await asyncio.to_thread(self._ask_in_thread, words)
         except subprocess.TimeoutExpired:
-            raise ReloadFailed(f"`caddy {words[0]}` did not end within {ASKING_S:g}s", "caddy") from None
+            raise ReloadFailed(f"`caddy {command}` did not end within {ASKING_S:g}s", "caddy") from None
         except OSError as exc:
             raise ReloadFailed(f"cannot run {self._binary}: {exc.strerror}", "caddy") from None
         if status:
