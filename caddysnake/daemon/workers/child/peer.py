@@ -8,7 +8,7 @@ import socket
 import termios
 from collections.abc import Callable, Iterable, Sequence
 
-from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint, pair
+from ....channel.endpoint import ChannelClosed, ChannelError, Endpoint
 from ....channel.messages import Message
 from ....channel.throttle import TokenBucket
 
@@ -40,13 +40,9 @@ class Peer:
 
         ``hear`` gets each message; a ``ChannelError`` that it raises is a breach, whose text ``on_breach`` gets.
         """
+        self._endpoint = Endpoint(sock or socket.socket(socket.AF_UNIX), takes_descriptors=False)
         if sock is None:
-            sock, other = pair()
-            other.close()
-            self._endpoint = Endpoint(sock, takes_descriptors=False)
             self._endpoint.close()
-        else:
-            self._endpoint = Endpoint(sock, takes_descriptors=False)
         self._loop = asyncio.get_running_loop()
         self._per_second = per_second
         self._allowance = TokenBucket(per_second, overdraft)

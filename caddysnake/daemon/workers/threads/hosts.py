@@ -85,16 +85,10 @@ class ThreadHosts:
     ) -> None:
         """Go on with those of another image of the daemon."""
         self._numbers = itertools.count(state.host_numbers)
+        lost_s = self._fork_servers.timings.host_lost_s
         for each in state.hosts:
-            host = ThreadHost(
-                place_of(each),
-                launcher_of(each.spawner),
-                self._crashed_with,
-                each.number,
-                self._fork_servers.timings.host_lost_s,
-                None,
-                each,
-            )
+            place, launcher = place_of(each), launcher_of(each.spawner)
+            host = ThreadHost(place, launcher, self._crashed_with, each.number, lost_s, None, each)
             host.restore(each)
             self._hosts.append(host)
 
