@@ -33,7 +33,7 @@ from .system.log.records import close_quietly, tell
 from .system.notify import Notifier
 from .system.service import Service
 from .system.state import DaemonSnapshot, SourceSnapshot
-from .system.tasks import KeptTasks
+from .system.tasks import KeptTasks, cancelled
 from .upgrade.handover import Inheritance, let_signals_in
 from .upgrade.restore import Resumption, differences
 from .upgrade.upgrade import Upgrade, UpgradeRefused
@@ -145,6 +145,7 @@ class Daemon:
             await self._stop_all()
             return EXIT_FORCED if self._forced else EXIT_OK
         except (ListenError, StartFailed) as exc:
+            await cancelled(self._control_task)  # what comes up meanwhile would say so behind this
             tell(f"Error: {why(exc)}", "error")  # to the person who started us, not to the log alone
             self._service.failed(why(exc))
             self._front_proxy.kill()
@@ -152,9 +153,7 @@ class Daemon:
             return EXIT_FAILED
         finally:
             self._sweeping.cancel()
-            if self._control_task is not None:
-                self._control_task.cancel()
-                await asyncio.wait((self._control_task,))
+            await cancelled(self._control_task)
             for each in self._control_endpoints:
                 await each.stop()
             await logger.close()
