@@ -86,7 +86,7 @@ class _Shell:
             return self._await()
         signal.signal(signal.SIGWINCH, lambda *_: self._resize())
         self._resize()
-        with _raw(0 in self._terminal):
+        with _raw() if 0 in self._terminal else contextlib.nullcontext():
             self._copy()
         return self._await()
 
@@ -151,11 +151,8 @@ def _size(terminal: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def _raw(is_wanted: bool) -> Any:
+def _raw() -> Any:
     """Keys go to the command as they are typed, ^C among them."""
-    if not is_wanted:
-        yield
-        return
     before = termios.tcgetattr(0)
     try:
         tty.setraw(0)

@@ -37,8 +37,6 @@ def _wait(pid: int, patience_s: float) -> bool:
     except ProcessLookupError:
         return True
     try:
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        return bool(poll.poll(patience_s * 1000))
+        return bool(select.select([fd], [], [], patience_s)[0])
     finally:
         os.close(fd)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
 
 from ..channel.settings import Settings
 from ..daemon.apps.app import App
@@ -23,14 +22,13 @@ def try_all(desired: Desired) -> bool:
 
     processes.become_supervisor()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_try_all(list(_alone(desired))))
+        return runner.run(_try_all(list(map(_alone, desired.apps.values()))))
 
 
-def _alone(desired: Desired) -> Iterator[PoolSpec]:
-    """One worker of each, which only imports: nothing is asked of it, and no lifespan begins."""
-    for spec in desired.apps.values():
-        assert isinstance(spec.settings, Settings)
-        yield spec._replace(workers=1, warmup=None, settings=spec.settings._replace(lifespan="off"))
+def _alone(spec: PoolSpec) -> PoolSpec:
+    """With one worker, which only imports: nothing is asked of it, and no lifespan begins."""
+    assert isinstance(spec.settings, Settings)
+    return spec._replace(workers=1, warmup=None, settings=spec.settings._replace(lifespan="off"))
 
 
 async def _try_all(specs: list[PoolSpec]) -> bool:

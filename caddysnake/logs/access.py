@@ -102,10 +102,8 @@ def _headers(
             continue
         if key in SECRET and not with_credentials:
             shown[key] = REDACTED
-        elif key in shown:
-            shown[key].append(_text(value))
         else:
-            shown[key] = [_text(value)]
+            shown.setdefault(key, []).append(_text(value))
     return shown
 
 
