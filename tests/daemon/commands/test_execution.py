@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.house import until
 from support.tenants import ALICE, Public, give, needs_root, public_folder
 from support.worker import PATIENCE_S
 
@@ -59,12 +60,6 @@ async def output_of(surroundings: Surroundings, *command: str, **options: Any) -
         ending = await asyncio.wait_for(run.ending, PATIENCE_S)
         file.seek(0)
         return file.read().decode(), ending
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_so():  # noqa: ASYNC110  # the kernel's state has no event
-            await asyncio.sleep(0.01)
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.house import until
 from support.worker import PATIENCE_S
 
 from caddysnake.channel.settings import Settings
@@ -38,12 +39,6 @@ def around(folder: Path) -> BuildSurroundings:
 
 def spec(script: str, name: str = "job", line: str = MINUTELY, **more: Any) -> ScheduleLine:
     return ScheduleLine(name, line, ("sh", "-c", script), **more)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not is_so():  # noqa: ASYNC110  # files have no event
-            await asyncio.sleep(0.01)
 
 
 def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
