@@ -63,10 +63,9 @@ def caddysnake(folder: Path, environ: dict[str, str], *words: str) -> subprocess
 
 
 def refused(done: subprocess.CompletedProcess[str]) -> str:
-    """What the daemon says last, which is all of it."""
+    """What the daemon says last; what others have written until then may come behind it."""
     assert done.returncode == 1, done.stderr
-    last = json.loads(done.stderr.splitlines()[-1])
-    assert last["level"] == "error"
+    *_, last = (each for each in map(json.loads, done.stderr.splitlines()) if each["level"] == "error")
     return f"{last['msg']}\n{last.get('error', '')}".rstrip()
 
 
