@@ -12,8 +12,8 @@ from ..channel.settings import RelaySettings, Settings
 from ..channel.vitals import SLOT_CLOSED, SLOT_RETURNED, WORD_ACTIVE, WORD_TICK, Page
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
-from ..http1.plain import Reader
 from ..http1.request import HEADS_MAX, Heads, RequestParser
+from ..http1.speedups import Reader
 from .counters import PUBLISH_S, Counters
 
 

@@ -15,7 +15,7 @@
 ``import``         a Caddyfile for what another server runs; ``importing``: how that is read
 
 ``finding``        where the running daemon is; ``calling``: what is asked of it
-``status``         how it is, ``showing``: that once or again and again, ``overview``, ``beside``: as text
+``status``         how it is, ``status_watch``: that once or again and again, ``status_table``, ``beside``: as text
 ``logs``           what was logged last; ``profile``: where an app spends its time
 ``dump``           have a worker write its stacks
 ``reload``         carry out the file as it is now; ``upgrade``: become another version; ``stop``: end

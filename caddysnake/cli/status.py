@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
     target = find(args.address, args.config)
     if args.check:
         return _check(target, args.app, is_any=args.any)
-    from .showing import names, show, watch
+    from .status_watch import names, show, watch
 
     if args.names:
         return names(target)

@@ -2,7 +2,7 @@
 
 ``request``   bytes to ``RequestHead`` and body; the grammar, in one place; ``request_line``, ``chunked``: its parts
 ``heads``     what a head is; ``memory``: what is remembered of bytes that come again
-``plain``     plain heads, read by the extension; ``answers``: answers of our own
+``speedups``  plain heads, read by the extension; ``answers``: answers of our own
 ``traceback_page``  what a developer is shown in the place of an answer
 ``forwarded`` X-Forwarded-*: read, and of a peer that is not believed replaced
 ``response``  status, headers and content to bytes; framing, and what an app may not do; ``encoding``: its lines

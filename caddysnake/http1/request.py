@@ -32,8 +32,8 @@ from .fields import FRAMING, is_host, judge_line, known_lines, request_names, to
 from .heads import HEADS_MAX, Heads, Line, RequestHead
 from .limits import CHUNK_OVERHEAD_BYTES, CHUNK_OVERHEAD_RATIO, Limits
 from .llhttp import HttpParserCallbackError, HttpParserError, HttpParserUpgrade, HttpRequestParser
-from .plain import NOBODY, Reader
 from .request_line import METHODS, check_partial_line, judge_request_line, resolve_target
+from .speedups import NOBODY, Reader
 
 __all__ = ["HEADS_MAX", "Heads", "RequestHead", "RequestParser"]
 

@@ -14,8 +14,8 @@ from ..channel.codec import TEXT_LIMIT
 from ..channel.records import say
 from ..channel.settings import RelaySettings
 from ..channel.vitals import WORD_ACTIVE, Page
-from ..http1.plain import new_reader
 from ..http1.request import RequestHead
+from ..http1.speedups import new_reader
 from ..matchers.router import Router
 from ..matchers.target import ALIVE, Target
 from ..placeholders.request import RoutingLimit

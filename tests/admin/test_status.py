@@ -18,7 +18,7 @@ from support.load import app
 
 from caddysnake.channel.vitals import LARGEST, LATENCY_BOUNDS_S, quantile
 from caddysnake.cli.beside import span
-from caddysnake.cli.overview import cut, milliseconds, overview, size
+from caddysnake.cli.status_table import cut, milliseconds, overview, size
 
 APP = "main:wsgi"
 SITE = """unix/x.sock {

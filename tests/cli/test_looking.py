@@ -15,7 +15,7 @@ from support.daemon import PATIENCE_S, daemon, python_site, workers
 from support.pythons import find_python, make_venv
 
 import caddysnake.config.language.block  # registers subdirectives
-from caddysnake.cli.overview import Columns, table, wrapped
+from caddysnake.cli.status_table import Columns, table, wrapped
 from caddysnake.config.language.directives import SUBDIRECTIVES
 from caddysnake.config.language.registry import ELSEWHERE
 

@@ -19,8 +19,8 @@ from caddysnake.channel.settings import Settings
 from caddysnake.cli.runtime import _copy_speedups
 from caddysnake.http1.errors import ProtocolError
 from caddysnake.http1.limits import Limits
-from caddysnake.http1.plain import FORWARDED, HOST_FIELD, NOBODY, new_reader
 from caddysnake.http1.request import RequestHead, RequestParser
+from caddysnake.http1.speedups import FORWARDED, HOST_FIELD, NOBODY, new_reader
 from caddysnake.libraries import abi_tag
 from caddysnake.matchers.target import Target
 from caddysnake.relay.to_worker import head_for

@@ -12,7 +12,7 @@ from support.house import run, until
 from support.probe import exchange
 
 from caddysnake.daemon.apps.app import App
-from caddysnake.daemon.apps.restarting import RestartLimits
+from caddysnake.daemon.apps.recycling import RestartLimits
 from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.system.timings import Timings
 from caddysnake.daemon.workers.threads import hosts as hosts_module

@@ -1,7 +1,7 @@
 """An app: the generations of its workers, and what waits for them.
 
 ``app``         one app, by its generations; ``takeover``: the decisions, without I/O
-``exchange``    the old build ends before the new one starts
+``stop_first``  the old build ends before the new one starts
 ``deploys``     builds beside the one that serves: that which is tried, and the one before, which is kept
 ``trial``       the new beside the old, until it is judged: ``judging``
 ``scaled``      as many workers as it takes; ``scaling``: the decisions, without I/O
@@ -18,7 +18,7 @@
 ``spec``        what a pool runs; what makes two specs the same app
 ``beginning``   the first start, until it is up
 ``builds``      which code that is
-``restarting``  when a worker is replaced
+``recycling``   when a healthy worker is replaced: max_requests, max_lifetime, max_memory
 ``counters``    what is counted
 ``autoreload``  code that changes on disk
 """

@@ -23,12 +23,12 @@ from .builds import Builds
 from .counters import Counters
 from .deploys import Deploys
 from .dispatcher import ALONE, Dispatcher, Recourse
-from .exchange import Exchange
 from .folder import PrivateFolder
 from .judging import first_few
 from .pool import Pool
 from .scaled import Scaled
 from .spec import PoolSpec, StartFailed
+from .stop_first import Exchange
 from .surroundings import AppSurroundings
 from .takeover import Act, Do, Order, TellWaiters
 

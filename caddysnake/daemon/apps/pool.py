@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from ...channel.messages import FromRelay
 from ..sockets.connections import Connection
+from ..system.as_json import plain
 from ..system.log.fields import FieldLog
-from ..system.plain import plain
 from ..system.state import PoolSnapshot, WorkerSnapshot
 from ..system.tasks import KeptTasks
 from ..workers.child.child import Launcher

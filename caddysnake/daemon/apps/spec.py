@@ -15,7 +15,7 @@ from ..system.log.fields import FieldLog
 from ..system.state import FailureSnapshot
 from ..workers.child.launcher import ForkServerKey
 from ..workers.warmup import WarmUp
-from .restarting import RestartLimits
+from .recycling import RestartLimits
 
 log = FieldLog("caddysnake.app")
 

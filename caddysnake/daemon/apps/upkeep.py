@@ -13,7 +13,7 @@ from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, HangFinding
 from ..workers.worker import Worker
 from .counters import Counters
 from .generation import Generation, Order
-from .restarting import RecycleLimit, WorkerReading
+from .recycling import RecycleLimit, WorkerReading
 from .source import WorkerSource
 from .spec import PoolSpec
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from ..system.plain import named, plain
+from ..system.as_json import named, plain
 from ..system.snapshots import BackgroundSnapshot
 from .fullness import Fullness
 from .process import SupervisedProcess

@@ -10,9 +10,9 @@ from enum import Enum
 from typing import Any
 
 from ...channel.throttle import Throttle
+from ..system.as_json import plain
 from ..system.backoff import Backoff
 from ..system.log.fields import FieldLog
-from ..system.plain import plain
 from ..system.snapshots import ProcessSnapshot
 from .execution import Ending, Execution, NotExecuted
 from .spec import ProcessSpec

@@ -15,7 +15,7 @@ from functools import lru_cache
 
 from ...config.language.models import Cache
 from ...config.plan.accounts import Account
-from ..system.kept import state_folder
+from ..system.state_files import state_folder
 from .spec import ProcessSpec
 from .surroundings import STORE
 

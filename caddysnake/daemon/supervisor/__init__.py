@@ -1,7 +1,7 @@
 """Makes what runs equal to what is wanted.
 
 ``supervisor``  brings it up, changes it as a whole, ends it
-``running``     what runs; ``bell``         where apps ask for a store
+``running``     what runs; ``store_requests``: where apps ask for a store
 ``beginnings``: what of it has not come up yet
 ``change``      a change, by those who take part in it: ``app_changes``, ``relays_change``; ``reloads``: asks for one
 ``oneoff``      one-off commands

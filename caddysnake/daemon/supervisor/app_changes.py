@@ -10,9 +10,9 @@ from typing import Any, Literal, NamedTuple
 from ...config.language.models import Canary
 from ..apps.app import App
 from ..apps.beginning import Beginning
-from ..apps.exchange import as_it_ran
 from ..apps.judging import chosen, first_few
 from ..apps.spec import PoolSpec, StartFailed
+from ..apps.stop_first import as_it_ran
 from ..apps.trial import Trial
 from ..commands.release import Tell
 from ..sockets.addresses import key_of

@@ -29,7 +29,7 @@ from ...config.plan.routing import app_template
 from ...config.plan.search import located
 from ...matchers.table import Table
 from ...placeholders.keys import UnsafeValue
-from ..apps import restarting as recycling
+from ..apps import recycling
 from ..apps.spec import SLOW_START_S, UNKNOWN, Identity, PoolSpec, StartFailed
 from ..commands.spec import Commands
 from ..commands.store import store_of

@@ -31,10 +31,10 @@ from ..workers.forking.start_limiter import StartLimiter
 from ..workers.launchers import WorkerOrigins
 from ..workers.worker import Worker
 from .beginnings import Beginnings
-from .bell import Bell
 from .desired import Desired, successors
 from .fallback import Fallback
 from .oneoff import OneOffs
+from .store_requests import Bell
 
 log = FieldLog("caddysnake.daemon")
 

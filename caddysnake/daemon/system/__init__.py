@@ -7,9 +7,9 @@
 ``tempdirs``   the private folders of apps
 ``service``    sd_notify: READY, STATUS, WATCHDOG; ``notify``: the socket that it goes over
 ``state``      what is carried over an upgrade; ``snapshots``: parts of it; ``sealed``: the descriptor that it is in;
-               ``plain``: what JSON has no form for, in one
+               ``as_json``: what JSON has no form for, in one
 ``backoff``    how soon what failed is tried again
-``kept``       files that outlive the daemon; ``signing``: the key of its cookies is one
+``state_files``  files that outlive the daemon; ``signing``: the key of its cookies is one
 ``tasks``      tasks that are kept until they end
 ``timings``    how long the daemon waits for others
 ``mishaps``    errors of our own

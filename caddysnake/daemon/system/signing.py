@@ -8,7 +8,7 @@ import secrets
 from functools import lru_cache
 from typing import Final
 
-from . import kept
+from . import state_files as kept
 from .kinship import stat_of
 from .log.fields import FieldLog
 

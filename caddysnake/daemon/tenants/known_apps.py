@@ -9,7 +9,7 @@ import json
 import time
 from typing import Final
 
-from ..system import kept
+from ..system import state_files as kept
 from ..system.log.fields import FieldLog
 
 log = FieldLog("caddysnake.tenants")

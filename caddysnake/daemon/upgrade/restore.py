@@ -19,7 +19,7 @@ from ..supervisor.change import ListenersChange
 from ..supervisor.desired import Desired, successors
 from ..supervisor.running import Running
 from ..system import tempdirs
-from ..system.plain import named
+from ..system.as_json import named
 from ..system.sealed import malformed
 from ..system.state import (
     AppSnapshot,

@@ -2,7 +2,7 @@
 
 ``server``      the loop, the app's life, and what becomes of requests when the worker leaves
 ``connection``  one connection, its requests in order
-``bound``       requests that wait while as many as may be are being answered
+``in_flight``   requests that wait while as many as may be are being answered
 ``flow``        how fast it is read and written
 ``logged``      requests for the access log; ``counted``: given back after so many
 ``deadlines``   requests that take too long, and where they stand

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from ...aio.transport import ConnectionPhase
 from ...channel.vitals import QUEUE_BOUNDS_S, SLOT_IDLE, SLOT_READING, WORD_ACTIVE
 from ...http1.errors import ProtocolError
-from ...http1.plain import FORWARDED, HOST_FIELD
 from ...http1.request import RequestHead
 from ...http1.response import Response
+from ...http1.speedups import FORWARDED, HOST_FIELD
 from .. import early_answers
 from ..arrival import waited_since
 from ..process import tracing

@@ -15,7 +15,7 @@ from ...channel.vitals import WORD_ACTIVE, WORD_WEBSOCKETS, Page
 from ...http1.errors import ProtocolError
 from ...http1.request import RequestHead
 from ...http1.response import Response, ResponsePhase
-from .bound import Bound
+from .in_flight import Bound
 from .scope import Scopes
 from .turns import Turns
 

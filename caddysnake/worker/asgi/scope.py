@@ -23,8 +23,8 @@ from urllib.parse import quote
 from ...channel.messages import AFFINITY_FIELD, PREFIX_FIELD, RELAY_FIELDS
 from ...http1.forwarded import is_forwarded, is_https, last_member, own_fields, split_address
 from ...http1.limits import Limits
-from ...http1.plain import Reader, new_reader
 from ...http1.request import RequestHead
+from ...http1.speedups import Reader, new_reader
 
 Address = tuple[str, int]
 Scope = dict[str, Any]

@@ -2,7 +2,7 @@
 
 ``server``            the shell: threads, channel, life
 ``driver``            what one thread does with one connection
-``bound``             one that lets so many requests run at a time
+``in_flight``         one that lets so many requests run at a time
 ``thread_pool``       the threads, and who of them works
 ``controller``        the thread that runs no app: drain, time-outs
 ``websockets``        those that are open, a thread each

@@ -18,8 +18,8 @@ from ...channel.messages import AFFINITY_FIELD, PREFIX_FIELD, RELAY_FIELDS
 from ...channel.settings import Settings
 from ...http1.forwarded import is_forwarded, own_fields, split_address
 from ...http1.limits import Limits
-from ...http1.plain import FORWARDED, HOST_FIELD, NOBODY, Reader, new_reader
 from ...http1.request import RequestHead
+from ...http1.speedups import FORWARDED, HOST_FIELD, NOBODY, Reader, new_reader
 
 _LEARNED_MAX = 1024
 _LEARNED_NAME_MAX = 64

@@ -26,7 +26,6 @@ from ...channel.vitals import THREADS, Page
 from ...http1.limits import Limits
 from ...http1.request import HEADS_MAX, Heads, RequestParser
 from ..access_log import access_log
-from .bound import BoundDriver
 from .call.deadlines import Deadlines
 from .call.file_wrapper import FileWrapper
 from .connection import Connection
@@ -35,6 +34,7 @@ from .controller import Controller
 from .counters import Counters
 from .driver import Driver
 from .environ import READ_FROM, Environ
+from .in_flight import BoundDriver
 from .thread_pool import PoolThread, ThreadPool
 from .websockets import WebSockets
 

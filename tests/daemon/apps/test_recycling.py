@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from caddysnake.daemon.apps.restarting import SETTLED_S, RecycleLimit, RestartLimits, WorkerReading
+from caddysnake.daemon.apps.recycling import SETTLED_S, RecycleLimit, RestartLimits, WorkerReading
 
 HUGE = WorkerReading(1 << 40, 1e9, 1 << 50)
 

@@ -7,8 +7,8 @@ import socket
 import pytest
 
 from caddysnake.http1.limits import Limits
-from caddysnake.http1.plain import FORWARDED
 from caddysnake.http1.request import HEADS_MAX, Heads, RequestHead, RequestParser
+from caddysnake.http1.speedups import FORWARDED
 from caddysnake.worker.asgi.scope import Peer, Scopes
 
 PREFIXED = (

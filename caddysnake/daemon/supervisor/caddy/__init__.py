@@ -2,6 +2,6 @@
 
 ``binary``     found, and asked what it knows and whether it would run a file
 ``complaint``  what it has against a file
-``door``       where it is told of another configuration
+``admin_socket``  where it is told of another configuration
 ``process``    started, watched, ended
 """

@@ -29,9 +29,9 @@ from ...system.log.held import HeldOutput
 from ...system.state import CaddySnapshot
 from ..beside import FrontProxy
 from ..document import CaddyPart, ReloadFailed
+from .admin_socket import Door, knows_descriptors
 from .binary import ASKING_S, environment
 from .complaint import complaint_of, last_words, of_port
-from .door import Door, knows_descriptors
 
 log = FieldLog("caddysnake.caddy")
 

@@ -14,10 +14,10 @@ from ....channel.endpoint import ChannelError, pair
 from ....channel.messages import Failed, Message, Prepared, Reap, Reaped, Spawn, Spawned
 from ....installation import PACKAGE
 from ...system import processes
+from ...system.as_json import plain
 from ...system.log.fields import FieldLog
 from ...system.log.held import HeldOutput
 from ...system.log.records import printable
-from ...system.plain import plain
 from ...system.processes import Process
 from ...system.state import ForkServerSnapshot
 from ...system.tasks import KeptTasks

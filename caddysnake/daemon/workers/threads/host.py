@@ -21,8 +21,8 @@ from ....channel.messages import Cancel, Join, LeftBehind, Message, Reaped, Spaw
 from ....channel.settings import Settings
 from ...system import processes
 from ...system import tempdirs as scratch
+from ...system.as_json import plain
 from ...system.log.fields import FieldLog
-from ...system.plain import plain
 from ...system.state import ThreadHostSnapshot
 from ..child.child import Child, Launcher
 from ..child.equipment import configure, new_page, without

@@ -12,7 +12,7 @@ from typing import Any
 from .. import __version__
 from ..logs.records import printable, printable_json
 from .calling import CallFailed, Target, call
-from .overview import one_app, overview
+from .status_table import one_app, overview
 from .terminal import control
 
 _HOME, _REST, _ALTERNATE, _NORMAL = "\x1b[H", "\x1b[J", "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"
