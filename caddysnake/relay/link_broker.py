@@ -59,6 +59,9 @@ class LinkBroker:
 
     def release(self, link: LinkConnection) -> None:
         """``link`` is clean and carries no request."""
+        if link.is_left:
+            link.discard()
+            return
         user = self._links.release(link, self._context.now)
         if user is not None:
             self._tell_user(user, link)
@@ -90,8 +93,10 @@ class LinkBroker:
         adopt(self._context.loop, LinkConnection(self._context, self, sock, need, owner), sock, failed)
 
     def left(self, worker: int) -> None:
-        """Links to ``worker`` that are free may be another's by now."""
+        """Links to ``worker`` that are free may be another's by now; those in use, as soon as their answer has come."""
         self._context.affinity.left(worker)
+        for link in self._open:
+            link.is_left |= link.owner is not None and link.owner[2] == worker
         for link in self._links.idle_of(worker):
             link.discard()
 

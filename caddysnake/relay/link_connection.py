@@ -93,6 +93,7 @@ class LinkConnection(asyncio.BufferedProtocol):
         "_transport",
         "_unread",
         "client",
+        "is_left",
         "is_write_paused",
         "need",
         "owner",
@@ -102,6 +103,8 @@ class LinkConnection(asyncio.BufferedProtocol):
         self, context: RelayContext, owner: LinkOwner, sock: socket.socket, need: int, app_id: TiedId | None = None
     ) -> None:
         self.client: LinkUser | None = None
+        self.is_left = False
+        """The worker that it is tied to gives up such links: it is good for the present request only."""
         self.is_write_paused = False
         self.need = need
         self.owner = app_id

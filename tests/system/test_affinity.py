@@ -194,6 +194,8 @@ def test_at_a_reload_a_client_stays_while_its_worker_is_there(interface: str, tm
         holds.join(PATIENCE_S)
         assert slow == [(home, "")]
         eventually(lambda: home not in known_workers(process), "the end of the old worker, which the daemon knows of")
+        for _ in range(2):  # by which the relay comes to what it was told
+            Client(path).get()
         moved, said = client.get()
         assert moved != home
         assert said == "lost"
