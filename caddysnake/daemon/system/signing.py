@@ -8,7 +8,7 @@ import secrets
 from functools import lru_cache
 from typing import Final
 
-from . import state_files as kept
+from . import state_files
 from .kinship import stat_of
 from .log.fields import FieldLog
 
@@ -22,10 +22,10 @@ _FILE: Final = "affinity.key"
 def affinity_key() -> str:
     """The key, in hexadecimal: read, or made, once. Where it cannot be kept it holds until this process ends."""
     try:
-        content = kept.read(_FILE)
+        content = state_files.read(_FILE)
         if len(content) != KEY_BYTES:
             content = secrets.token_bytes(KEY_BYTES)
-            kept.write(_FILE, content)
+            state_files.write(_FILE, content)
         return content.hex()
     except OSError as exc:
         what = "affinity: the key of its cookies cannot be kept, so clients get new workers after a restart"

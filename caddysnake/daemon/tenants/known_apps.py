@@ -9,7 +9,7 @@ import json
 import time
 from typing import Final
 
-from ..system import state_files as kept
+from ..system import state_files
 from ..system.log.fields import FieldLog
 
 log = FieldLog("caddysnake.tenants")
@@ -60,13 +60,13 @@ class KnownApps(dict[str, int]):
     async def _keep(self) -> None:
         try:
             if not self.is_read:
-                content = await asyncio.to_thread(kept.read, self._file)
+                content = await asyncio.to_thread(state_files.read, self._file)
                 self |= {**json.loads(content or b"{}"), **self}
                 self.is_read = True
             while self._is_changed:
                 await asyncio.sleep(_SOON_S)
                 self._is_changed = False
-                await asyncio.to_thread(kept.write, self._file, json.dumps(self).encode())
+                await asyncio.to_thread(state_files.write, self._file, json.dumps(self).encode())
         except (OSError, ValueError, TypeError) as exc:
             what = "schedules: it cannot be kept which apps there are, so after a restart each is to be visited first"
             log.warning(what, file=self._file, error=str(exc))
