@@ -8,25 +8,33 @@ from time import monotonic
 from ..channel.vitals import SLOT_IDLE
 from ..http1.answers import refusal
 from ..http1.errors import ProtocolError
+from . import early_answers
 from .context import Context
-from .transport import ConnectionPhase, Transport
+from .transport import UNWANTED, ConnectionPhase, Transport
 
 # CPython 3.11 reaches a member through its class by a descriptor written in Python: too slow for each request.
-_IDLE, _HEAD, _DRAIN = ConnectionPhase.IDLE, ConnectionPhase.HEAD, ConnectionPhase.DRAIN
+_IDLE, _HEAD = ConnectionPhase.IDLE, ConnectionPhase.HEAD
+_DRAIN, _LINGER = ConnectionPhase.DRAIN, ConnectionPhase.LINGER
 
 
 class Connection(Transport):
     """Parses the requests of one connection. ``is_last``: the next answer ends it."""
 
-    __slots__ = ("is_last", "parser")
+    __slots__ = ("is_last", "is_reading_paused", "parser")
 
     def __init__(self, context: Context, sock: socket.socket, slot: int, is_last: bool) -> None:
         super().__init__(context, sock, slot)
         self.is_last = is_last
+        self.is_reading_paused = False
+        """``pause_reading`` was called, and nobody has resumed since."""
         self.parser = context.new_parser()
 
     def write(self, output: bytes, content_bytes: int) -> None:
         """Write a piece of a response, ``content_bytes`` of which are content."""
+        raise NotImplementedError
+
+    def pause_reading(self) -> None:
+        """Take no more from the client, whose kernel then slows it down. No harm twice."""
         raise NotImplementedError
 
     def _content_came(self, size: int) -> None:
@@ -59,6 +67,33 @@ class Connection(Transport):
             self._close()
         else:
             self._linger()
+            if self.phase is _LINGER and not self.parser.complete:
+                self._read_on_later()
+
+    def _drain(self) -> None:
+        """The response is out, its request is not in, and the connection stays."""
+        self._linger_from_now(_DRAIN)
+        self.parser.take_body()
+        self._read_on_later()
+
+    def _read_on_later(self) -> None:
+        """An answer is complete, its request is not: read on once the client has it, or takes nothing of it."""
+        self.pause_reading()
+        self._look_whether_read(-1, self._watched_since)
+
+    def _look_whether_read(self, unread: int, since: float) -> None:
+        if self.phase not in UNWANTED or not self.is_reading_paused:
+            return
+        now = monotonic()
+        left = self._transport.get_write_buffer_size() + early_answers.unread_bytes(self._sock)
+        if left != unread:
+            since = now
+        if not left or now - since >= early_answers.STALL_S:
+            self._linger_from_now(self.phase)
+            return
+        self._linger_until += now - self._watched_since
+        self._watched_since = now
+        self.context.loop.call_later(early_answers.LOOK_S, self._look_whether_read, left, since)
 
     def _refuse(self, error: ProtocolError) -> None:
         """Answer a request that no app will see, and end the connection."""

@@ -375,8 +375,7 @@ class ClientConnection(ClientFlow):
         elif self.parser.complete:
             self._boundary()
         else:
-            self._linger_from_now(_DRAIN)
-            self.parser.take_body()
+            self._drain()
 
     def _boundary(self) -> None:
         """Both sides of a request are complete, and the connection stays."""

@@ -28,6 +28,8 @@ CLIENT_FULL = 8
 """The client does not take what was written to it, and would ask for more."""
 PUT_OFF = 16
 """Its app has had its share of this turn of the loop."""
+ANSWER_UNREAD = 32
+"""It has an answer to read before the rest of its request is."""
 
 _IDLE = ConnectionPhase.IDLE
 
@@ -122,8 +124,14 @@ class ClientFlow(Connection):
             if not self._holds and not self._transport.is_closing():
                 self._transport.resume_reading()
 
+    def pause_reading(self) -> None:
+        """Read no more until the client has read."""
+        self.is_reading_paused = True
+        self._hold(ANSWER_UNREAD)
+
     def resume_reading(self) -> None:
         """Read, whatever the reasons not to."""
+        self.is_reading_paused = False
         self._unhold(self._holds)
 
     def read_less(self) -> None:

@@ -14,7 +14,6 @@
 ``app``          the app: load it, answer health checks in front of it
 ``arrival``      since when a request has waited that was there before
 ``rounds``       after how many requests a connection goes back, for the next worker
-``early_answers``  answers to requests that are not read: what both servers hold to
 ``in_flight``      what becomes of requests when as many as may be are being answered
 ``file_parts``  parts of files on their way to a socket
 ``coroutines``      where a task stands

@@ -26,7 +26,7 @@ ROOMS: dict[str, list[str]] = {
         "forking", "threads", "launchers",
     ],
     "worker": [
-        "access_log", "arrival", "rounds", "early_answers", "file_parts", "in_flight", "coroutines", "app", "process",
+        "access_log", "arrival", "rounds", "file_parts", "in_flight", "coroutines", "app", "process",
         "websocket", "asgi", "wsgi", "servers", "threads", "rehearsal", "main", "fork_server", "execute", "bootstrap",
     ],
     "config": ["language", "plan", "check", "stock"],

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
+from support.daemon import eventually
 from support.relay import (
     Relay,
     everything,
@@ -24,6 +27,7 @@ from support.relay import (
     sites,
 )
 
+from caddysnake.aio.early_answers import STALL_S, unread_bytes
 from caddysnake.channel import vitals
 from caddysnake.channel.messages import TAKE_TRUSTED, Unneed
 
@@ -277,6 +281,33 @@ def test_thousands_of_requests_that_come_at_once_end() -> None:
         while received.count(b"\nNot Found\n") < 5000:
             received += client.recv(1 << 20)
         thread.join()
+
+
+def test_the_rest_of_a_request_waits_until_its_early_answer_is_read(relay: Relay) -> None:
+    """Go's transport cuts an answer that it has not read when it finds that its request was too short."""
+    for _ in range(20):
+        with relay.connect() as client:
+            client.sendall(POST)
+            link = relay.link()
+            read_head(link)
+            began = time.monotonic()
+            link.sendall(ok(b"no"))
+            eventually(lambda: select.select([client], [], [], 0)[0], "the answer")
+            client.sendall(b"12345")
+            time.sleep(0.05)
+            is_held = unread_bytes(client) > 0
+            if is_in_time := time.monotonic() - began < STALL_S:
+                assert is_held
+            assert response(client).read() == b"no"
+            eventually(lambda: not unread_bytes(client), "the rest to be read")
+            client.sendall(get("/second"))
+            link = relay.link()
+            read_head(link)
+            link.sendall(ok())
+            assert response(client).read() == b"ok"
+        if is_in_time:
+            return
+    pytest.fail("no client's answer came within a second")
 
 
 def test_a_large_upload_and_a_large_download_arrive_whole(relay: Relay, client: socket.socket) -> None:

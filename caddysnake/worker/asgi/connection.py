@@ -8,13 +8,13 @@ from asyncio import Task
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
+from ...aio import early_answers
 from ...aio.transport import ConnectionPhase
 from ...channel.vitals import QUEUE_BOUNDS_S, SLOT_IDLE, SLOT_READING, WORD_ACTIVE
 from ...http1.errors import ProtocolError
 from ...http1.request import RequestHead
 from ...http1.response import Response
 from ...http1.speedups import FORWARDED, HOST_FIELD
-from .. import early_answers
 from ..arrival import waited_since
 from ..process import tracing
 from .context import AsgiContext
@@ -252,8 +252,8 @@ class HttpConnection(FlowControl):
         is_dense = self._is_dense(len(data))
         ahead = self._ahead
         if ahead is not None:
-            if is_dense:
-                self.pause_reading()  # `read_ahead` goes on
+            if is_dense or early_answers.is_near_end(cycle.head, parser.received):
+                self.pause_reading()  # libuv reads on, past where an answer ends; `read_ahead` decides whether to
             resolve(ahead, True)
         elif self._drops:
             parser.take_body()
@@ -284,9 +284,7 @@ class HttpConnection(FlowControl):
         elif self.parser.complete:
             self._boundary()
         else:
-            self._linger_from_now(_DRAIN)
-            self.parser.take_body()
-            self._read_on_later()
+            self._drain()
 
     def _boundary(self) -> None:
         """Both sides of a request are complete, and the connection stays."""

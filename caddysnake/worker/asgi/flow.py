@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from time import monotonic
 
+from ...aio import early_answers
 from ...aio.connection import Connection
-from ...aio.transport import UNWANTED, ConnectionPhase
+from ...aio.transport import ConnectionPhase
 from ...channel.vitals import SLOT_HEAD_SENT
 from ...http1.response import Output
-from .. import early_answers
 from .context import AsgiContext
 from .cycles.cycle import ClientDisconnected, Cycle
 
@@ -41,7 +40,6 @@ class FlowControl(Connection):
         "_view",
         "cycle",
         "is_closing",
-        "is_reading_paused",
     )
 
     context: AsgiContext
@@ -51,7 +49,6 @@ class FlowControl(Connection):
         self.cycle: Cycle | None = None
         self.is_closing: Callable[[], bool]
         """Nothing more can be written: the connection was ended, or a write has failed."""
-        self.is_reading_paused = False
         self._view = context.first_view
         self._joins = False
         self._drain_event: asyncio.Event | None = None
@@ -213,30 +210,6 @@ class FlowControl(Connection):
     def is_request_lost(self) -> bool:
         """Content was dropped that nobody had asked for: ``receive`` has nothing to give any more."""
         return self._drops
-
-    def _finish(self) -> None:
-        super()._finish()
-        if self.phase is _LINGER and not self.parser.complete:
-            self._read_on_later()
-
-    def _read_on_later(self) -> None:
-        """An answer is complete, its request is not: read on once the client has it, or takes nothing of it."""
-        self.pause_reading()
-        self._look_whether_read(-1, self._watched_since)
-
-    def _look_whether_read(self, unread: int, since: float) -> None:
-        if self.phase not in UNWANTED or not self.is_reading_paused:
-            return
-        now = monotonic()
-        left = self._transport.get_write_buffer_size() + early_answers.unread_bytes(self._sock)
-        if left != unread:
-            since = now
-        if not left or now - since >= early_answers.STALL_S:
-            self._linger_from_now(self.phase)
-            return
-        self._linger_until += now - self._watched_since
-        self._watched_since = now
-        self.context.loop.call_later(early_answers.LOOK_S, self._look_whether_read, left, since)
 
 
 def resolve(future: asyncio.Future[bool], result: bool) -> None:

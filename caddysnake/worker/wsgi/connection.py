@@ -15,11 +15,11 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from ...aio import early_answers
 from ...channel.vitals import SLOT_CLOSED
 from ...http1.chunked import Piece
 from ...http1.errors import ProtocolError
 from ...http1.request import RequestParser
-from .. import early_answers
 from ..file_parts import send_part
 from .environ import Origin
 

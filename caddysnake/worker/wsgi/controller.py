@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
+from ...aio.early_answers import STALL_S
 from ...channel.endpoint import ChannelClosed, ChannelError, DescriptorsLost, Endpoint
 from ...channel.farewell import CANCEL_S, END_S
 from ...channel.messages import (
@@ -36,7 +37,6 @@ from ...channel.messages import (
 from ...channel.records import say
 from ...channel.vitals import SLOT_CLOSED, SLOT_READING, SLOT_RETURNED, WORD_CONNECTIONS, WORD_TICK, Page
 from ..arrival import arrival, has_input
-from ..early_answers import STALL_S
 from ..in_flight import named
 from ..process import looking, profiling
 from ..process.termination import TOLD, hear_terminate, on_terminate

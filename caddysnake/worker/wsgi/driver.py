@@ -20,6 +20,7 @@ from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
+from ...aio.early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, LARGE_BYTES
 from ...channel.settings import Settings
 from ...channel.vitals import QUEUE_BOUNDS_S, SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING
 from ...http1.answers import refusal
@@ -27,7 +28,6 @@ from ...http1.errors import ProtocolError
 from ...http1.request import RequestHead
 from ..access_log import AccessLog
 from ..arrival import waited_since
-from ..early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, LARGE_BYTES
 from .call.call import CallContext
 from .call.deadlines import Deadlines
 from .call.factory import call_factory, line_writer, upgrade_factory

@@ -29,9 +29,9 @@ from collections.abc import MutableMapping
 from time import monotonic
 from typing import Any
 
+from ....aio.early_answers import LARGE_BYTES
 from ....http1.errors import ResponseError
 from ....http1.response import ResponsePhase, informational
-from ...early_answers import LARGE_BYTES
 from ..turns import SLICE_S
 from .cycle import BURST_S, LOOK_S, PIECE_MAX_BYTES, ClientDisconnected, Cycle
 from .sendfile import open_file, send_file

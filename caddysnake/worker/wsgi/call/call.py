@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
 
+from ....aio.early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, SETTLE_S
 from ....channel.records import say
 from ....channel.vitals import SLOT_HEAD_SENT
 from ....http1.answers import plain
@@ -22,7 +23,6 @@ from ....http1.errors import ProtocolError, ResponseError
 from ....http1.request import RequestHead
 from ....http1.response import Response, ResponsePhase, informational
 from ...app.loader import foreign_traceback
-from ...early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, SETTLE_S
 from ...process import tracing
 from ..connection import BROKEN, GONE, ClientGone, Connection, ContentRefused, FileRange
 from .file_wrapper import FileWrapper

@@ -1,4 +1,4 @@
-"""An answer to a request that is not read: what both servers hold to.
+"""An answer to a request that is not read: what every server holds to, and the relay.
 
 Caddy (Go's net/http) drops up to 256 KiB of a request over HTTP/1.1 when it begins to answer it, unless it was told
 ``enable_full_duplex``. It still sends us the rest, finds then that the length is wrong, and cuts what is left of our
