@@ -37,6 +37,8 @@ def main() -> int:
 
 
 def _carry_out() -> int:
+    # pydantic loads whatever else in our environment calls itself a plugin of it. Apps get this variable by name only.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from .main import main
 
     return main()

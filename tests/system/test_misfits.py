@@ -50,6 +50,19 @@ def test_one_that_raises_is_told_and_the_app_serves(tmp_path: Path) -> None:
         process.wait_for_log("LookupError: no agent")
 
 
+def test_what_calls_itself_a_plugin_of_pydantic_is_loaded_by_the_app_and_not_by_the_daemon(tmp_path: Path) -> None:
+    (tmp_path / "site" / "plug-1.dist-info").mkdir(parents=True)
+    (tmp_path / "site" / "plug-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1\n")
+    (tmp_path / "site" / "plug-1.dist-info" / "entry_points.txt").write_text("[pydantic]\nplug = plug:plugin\n")
+    loads = "import builtins, os\nbuiltins.HOOKED = os.getpid()\nopen('loaders', 'a').write(f'{os.getpid()} ')\n"
+    (tmp_path / "site" / "plug.py").write_text(loads + "class plugin: new_schema_validator = lambda *_: (None,) * 3\n")
+    (tmp_path / "main.py").write_text("import pydantic\nclass Model(pydantic.BaseModel): a: int\n" + APP)
+    lines = ("module_wsgi main:app", "workers 1", "pass_env *", f"env_var PYTHONPATH {tmp_path}/site")
+    with daemon(tmp_path, block(tmp_path, *lines), environ={"PYTHONPATH": f"{tmp_path}/site"}):
+        worker = get("/", path=tmp_path / "a.sock")[1].decode()
+        assert (tmp_path / "loaders").read_text().split() == [worker]
+
+
 def test_a_preload_that_leaves_a_socket_open_is_refused_with_where_it_leads(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         port = listening.getsockname()[1]

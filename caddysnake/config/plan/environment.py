@@ -24,7 +24,7 @@ INHERITED: Final = (
 _SERVICE_MANAGER: Final = re.compile(
     r"NOTIFY_SOCKET|LISTEN_.*|WATCHDOG_.*|INVOCATION_ID|JOURNAL_STREAM|CREDENTIALS_DIRECTORY"
 )
-_ONLY_BY_NAME: Final = re.compile(f"TMPDIR|{_SERVICE_MANAGER.pattern}")
+_ONLY_BY_NAME: Final = re.compile(f"TMPDIR|PYDANTIC_DISABLE_PLUGINS|{_SERVICE_MANAGER.pattern}")
 """What a pattern of ``pass_env`` does not bring in."""
 
 
