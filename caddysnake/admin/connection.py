@@ -90,7 +90,7 @@ class HttpConnection:
             while (head := parser.head) is None:
                 if not await self._feed():
                     return None
-        self._response = Response(head, not head.keep_alive, b"caddysnake")
+        self._response = Response(head, not head.keep_alive)
         return head
 
     async def read(self, most: int) -> bytes:
@@ -174,11 +174,12 @@ class HttpConnection:
 
     def _start(self, status: int, headers: Mapping[str, str]) -> None:
         self._response.close |= not self._parser.complete  # what was not read would be taken for a request
-        self._response.start(status, tuple((name.lower().encode(), headers[name].encode()) for name in headers))
+        named = tuple((name.lower().encode(), headers[name].encode()) for name in headers)
+        self._response.start(status, ((b"server", b"caddysnake"), *named))
 
     async def _finish(self, answer: Answer) -> None:
         if self._parser.head is None:  # of which no request could be made
-            self._response = Response(self._parser.draft, close=True, server=b"caddysnake")
+            self._response = Response(self._parser.draft, close=True)
         if answer.body is None:
             return
         if self._response.head_sent:

@@ -100,7 +100,7 @@ class Connection(Transport):
         if self.phase is _DRAIN:
             self._linger()
             return
-        self.write(refusal(error, self.parser.head or self.parser.draft, self.context.server_header), 0)
+        self.write(refusal(error, self.parser.head or self.parser.draft), 0)
         self.context.count_refusal(error)
         self._linger()
 

@@ -52,7 +52,6 @@ class Context:
         """Whole heads that came before."""
         self.reader: Reader | None = None
         """What reads plain heads, where it is installed."""
-        self.server_header = settings.server_header.encode("latin-1", "replace")
         self.slots = page.slots
         self.header = page.header
         self.counters = Counters()

@@ -47,8 +47,6 @@ class Settings(NamedTuple):
     """Show tracebacks to the browser."""
     build: str = ""
     """In development: another word for each start of the app's code."""
-    server_header: str = ""
-    """Value of the Server field, none when empty."""
     max_head_bytes: int = 1_114_112
     """Request line and header section together. Debian's Caddy lets 1 MiB and its own additions through."""
     max_target_bytes: int = 65_536
@@ -114,8 +112,6 @@ class RelaySettings(NamedTuple):
     between whoever makes it and the relay's router."""
     development: bool = False
     """Show the browser what is wrong with a worker's answer. What ``Refused`` says is shown in any case."""
-    server_header: str = ""
-    """Value of the Server field of the relay's own answers, none when empty."""
     max_head_bytes: int = 1_114_112
     max_target_bytes: int = 65_536
     max_header_count: int = 256

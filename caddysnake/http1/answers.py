@@ -21,9 +21,9 @@ def plain(status: int, code: str, text: str = "") -> tuple[list[tuple[bytes, byt
     return [_TEXT, _NO_SNIFF, (CODE_HEADER, code.encode())], body.encode("utf-8", "backslashreplace")
 
 
-def refusal(error: ProtocolError, head: RequestHead | None, server: bytes = b"") -> bytes:
+def refusal(error: ProtocolError, head: RequestHead | None) -> bytes:
     """The whole answer to a request that broke a rule; the connection ends after it."""
-    answer = Response(head, close=True, server=server)
+    answer = Response(head, close=True)
     headers, body = plain(error.status, error.code, str(error))
     answer.start(error.status, [*headers, *error.headers])
     output = answer.send(body, more=False)

@@ -23,7 +23,7 @@ _LEARNED_MAX = 1024
 _LEARNED_NAME_MAX = 64
 
 # Fields that mean something to the framing. Plain numbers, and 0 for all others: this is read for each field sent.
-_LENGTH, _DROPPED, _CONNECTION, _UPGRADE, _DATE, _SERVER = range(1, 7)
+_LENGTH, _DROPPED, _CONNECTION, _UPGRADE, _DATE = range(1, 6)
 _FIELDS = {
     b"content-length": _LENGTH,
     b"transfer-encoding": _DROPPED,
@@ -32,9 +32,8 @@ _FIELDS = {
     b"connection": _CONNECTION,
     b"upgrade": _UPGRADE,
     b"date": _DATE,
-    b"server": _SERVER,
 }
-_NO_TRAILERS = frozenset((*_FIELDS, b"host", b"trailer", b"te"))
+_NO_TRAILERS = frozenset((*_FIELDS, b"server", b"host", b"trailer", b"te"))
 _plain: dict[bytes, bytes] = {}  # names without a meaning, and how their line starts
 _special: dict[bytes, tuple[bytes, int]] = {}
 _known_text: dict[str, tuple[str, int]] = {}
@@ -47,24 +46,24 @@ one; whether the app wants the connection to end; whether it gave a Date of its 
 
 _HEADS_MAX = 256
 _HEAD_MAX_BYTES = 512
-_heads: dict[tuple[bytes, Headers, bytes], Encoded] = {}  # heads that were found good, a bounded number
-_text_heads: dict[tuple[str, TextHeaders, bytes], tuple[int, Encoded]] = {}
+_heads: dict[tuple[bytes, Headers], Encoded] = {}  # heads that were found good, a bounded number
+_text_heads: dict[tuple[str, TextHeaders], tuple[int, Encoded]] = {}
 _STATUS = re.compile(r"([1-9][0-9][0-9])(?: (.*))?", re.DOTALL)
 
 
-def encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> Encoded:
-    """The head that begins with the status line ``line``. ``server`` is added when the app has none. ``drop_length``:
-    leave Content-Length out; follows from ``line``. The same fields again are answered from memory, but for cookies.
+def encode(line: bytes, headers: Headers, drop_length: bool) -> Encoded:
+    """The head that begins with the status line ``line``. ``drop_length``: leave Content-Length out; follows
+    from ``line``. The same fields again are answered from memory, but for cookies.
     Raises ``ResponseError``.
     """
     headers = tuple(headers)
-    key = (line, headers, server)
+    key = (line, headers)
     try:
         encoded = _heads.get(key)
     except TypeError:  # fields in lists
-        return encode_anew(line, headers, server, drop_length)
+        return encode_anew(line, headers, drop_length)
     if encoded is None:
-        encoded = encode_anew(line, headers, server, drop_length)
+        encoded = encode_anew(line, headers, drop_length)
         if len(encoded[0]) <= _HEAD_MAX_BYTES and b"cookie" not in encoded[0].lower():
             if len(_heads) >= _HEADS_MAX:
                 _heads.clear()
@@ -72,7 +71,7 @@ def encode(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> E
     return encoded
 
 
-def encode_anew(line: bytes, headers: Headers, server: bytes, drop_length: bool) -> Encoded:
+def encode_anew(line: bytes, headers: Headers, drop_length: bool) -> Encoded:
     """As ``encode``, for a head that will hardly come again."""
     length: int | None = None
     close = has_date = False
@@ -98,16 +97,11 @@ def encode_anew(line: bytes, headers: Headers, server: bytes, drop_length: bool)
                 continue
             elif meaning == _DATE:
                 has_date = True
-            elif meaning == _SERVER:
-                server = b""
             elif meaning == _UPGRADE:
                 append(b"\r\nconnection: ")
                 append(b"upgrade")
         append(prefix)
         append(value)
-    if server:
-        append(b"\r\nserver: ")
-        append(server)
     try:
         data = b"".join(parts)
     except TypeError:
@@ -118,16 +112,16 @@ def encode_anew(line: bytes, headers: Headers, server: bytes, drop_length: bool)
     return data, length, close, has_date
 
 
-def encode_text(status: str, headers: TextHeaders, server: bytes) -> tuple[int, Encoded]:
+def encode_text(status: str, headers: TextHeaders) -> tuple[int, Encoded]:
     """As ``encode`` for text as PEP 3333 has it: each character is one byte. ``status`` is such as ``200 OK``."""
     headers = tuple(headers)
-    key = (status, headers, server)
+    key = (status, headers)
     try:
         made = _text_heads.get(key)
     except TypeError:
-        return _encode_text(status, headers, server)
+        return _encode_text(status, headers)
     if made is None:
-        made = _encode_text(status, headers, server)
+        made = _encode_text(status, headers)
         head = made[1][0]
         if len(head) <= _HEAD_MAX_BYTES and b"cookie" not in head.lower():
             if len(_text_heads) >= _HEADS_MAX:
@@ -136,9 +130,9 @@ def encode_text(status: str, headers: TextHeaders, server: bytes) -> tuple[int, 
     return made
 
 
-def _encode_text(status: str, headers: TextHeaders, server: bytes) -> tuple[int, Encoded]:
+def _encode_text(status: str, headers: TextHeaders) -> tuple[int, Encoded]:
     code, line = _text_status(status)
-    return code, _text_fields(line, headers, server.decode("latin-1"), drop_length=code in (204, 205))
+    return code, _text_fields(line, headers, drop_length=code in (204, 205))
 
 
 def _text_status(status: object) -> tuple[int, str]:
@@ -154,7 +148,7 @@ def _text_status(status: object) -> tuple[int, str]:
     return code, f"HTTP/1.1 {code} {match[2] or ''}"
 
 
-def _text_fields(line: str, headers: TextHeaders, server: str, drop_length: bool) -> Encoded:
+def _text_fields(line: str, headers: TextHeaders, drop_length: bool) -> Encoded:
     """As ``_encode``, written out for speed, not shared."""
     length: int | None = None
     close = has_date = False
@@ -181,16 +175,11 @@ def _text_fields(line: str, headers: TextHeaders, server: str, drop_length: bool
                     continue
                 elif meaning == _DATE:
                     has_date = True
-                elif meaning == _SERVER:
-                    server = ""
                 else:
                     append("\r\nconnection: ")
                     append("upgrade")
             append(prefix)
             append(value)
-        if server:
-            append("\r\nserver: ")
-            append(server)
         data = "".join(parts).encode("latin-1")
     except UnicodeEncodeError as exc:
         raise ResponseError(f"a header must be latin-1 (PEP 3333): {exc.object[exc.start : exc.end]!r}") from None
@@ -250,7 +239,7 @@ def status_line(status: int, reason: bytes | None) -> bytes:
 
 def informational(status: int, headers: Headers) -> bytes:
     """A whole 1xx response (RFC 9110 section 15.2). Raises ``ResponseError``."""
-    return encode(status_line(status, None), headers, b"", drop_length=True)[0] + b"\r\n\r\n"
+    return encode(status_line(status, None), headers, drop_length=True)[0] + b"\r\n\r\n"
 
 
 def trailer_section(headers: Headers) -> bytes:

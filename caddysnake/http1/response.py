@@ -110,17 +110,12 @@ _OUT_OF_TURN = {
 
 
 class Response:
-    """The answer to ``request``.
+    """The answer to ``request``, or to something that could not be parsed. ``close``: end the connection after it."""
 
-    ``close``: end the connection after it. ``server``: value of the Server field, none when empty. ``request`` is None
-    when the answer is to something that could not be parsed.
-    """
+    __slots__ = ("_framing", "_head", "_remaining", "_request", "_trailers", "close", "phase", "status")
 
-    __slots__ = ("_framing", "_head", "_remaining", "_request", "_server", "_trailers", "close", "phase", "status")
-
-    def __init__(self, request: RequestHead | None, close: bool = False, server: bytes = b"") -> None:
+    def __init__(self, request: RequestHead | None, close: bool = False) -> None:
         self._request = request
-        self._server = server
         self.close = close
         """The connection ends after this response. The head says so if it was known when it was made."""
         self.phase = _WAITING
@@ -171,7 +166,7 @@ class Response:
         if status < 200:
             raise ResponseError(f"an informational status ({status}) cannot start a response")
         try:
-            encoded = encode(line, headers, self._server, drop_length=status in (204, 205))
+            encoded = encode(line, headers, drop_length=status in (204, 205))
         except (TypeError, ValueError) as exc:
             raise ResponseError(f"headers must be pairs of bytes: {exc}") from None
         self._begin(status, encoded)
@@ -182,7 +177,7 @@ class Response:
         if self.phase is not _WAITING:
             raise ResponseError("the response has been started already")
         try:
-            code, encoded = encode_text(status, headers, self._server)
+            code, encoded = encode_text(status, headers)
         except TypeError as exc:
             raise ResponseError(f"headers must be a list of (str, str): {exc}") from None
         self._begin(code, encoded)

@@ -26,7 +26,7 @@ ROUTING_FAILED = _answer("routing", "looking for the app failed")
 STOPPING = _answer("stopping", "the daemon is gone", 1)
 
 
-def encoded(answer: Answer, head: RequestHead, closes: bool, server: bytes, development: bool) -> bytes:
+def encoded(answer: Answer, head: RequestHead, closes: bool, development: bool) -> bytes:
     """The whole response. ``closes``: the connection ends after it. Without ``development``, seldom why."""
     detail = answer.detail if development or answer.is_told else ""
     if "\n" in detail.strip():
@@ -38,7 +38,7 @@ def encoded(answer: Answer, head: RequestHead, closes: bool, server: bytes, deve
         headers, body = plain(answer.status, answer.code, detail.strip())
     if answer.retry_after_s:
         headers.append((b"retry-after", b"%d" % answer.retry_after_s))
-    response = Response(head, close=closes, server=server)
+    response = Response(head, close=closes)
     response.start(answer.status, headers)
     output = response.send(body, more=False)
     return output if isinstance(output, bytes) else b"".join(output)

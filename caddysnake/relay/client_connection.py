@@ -357,7 +357,7 @@ class ClientConnection(ClientFlow):
 
     def _answer(self, answer: Answer, head: RequestHead, closes: bool) -> None:
         context = self.context
-        self.write(encoded(answer, head, closes, context.server_header, context.settings.development))
+        self.write(encoded(answer, head, closes, context.settings.development))
         context.count(answer.status, self._started)
         self._response_done(not closes)
 

@@ -12,7 +12,7 @@ def answered(answer: Answer, method: bytes = b"GET", closes: bool = False, devel
     parser = RequestParser(Limits())
     parser.feed(method + b" / HTTP/1.1\r\nHost: a\r\n\r\n")
     assert parser.head is not None
-    return encoded(answer, parser.head, closes, b"", development)
+    return encoded(answer, parser.head, closes, development)
 
 
 def test_an_answer_of_ours_carries_its_code() -> None:

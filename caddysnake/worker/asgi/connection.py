@@ -139,7 +139,7 @@ class HttpConnection(FlowControl):
         context = self.context
         if head.upgrade is not None and self._begin_websocket(head):
             return
-        response = Response(head, context.is_orphaned or self.is_last or not head.keep_alive, context.server_header)
+        response = Response(head, context.is_orphaned or self.is_last or not head.keep_alive)
         cycle = self.cycle = HttpCycle(self, head, response, context.scopes.http(head, self.peer))
         if self.asks_arrival:
             self._note_arrival(cycle)
@@ -207,7 +207,7 @@ class HttpConnection(FlowControl):
         if most is not None and context.websockets >= most:
             self._refuse(full(context.settings.app, most))
             return True
-        response = Response(head, context.is_orphaned or self.is_last or not head.keep_alive, context.server_header)
+        response = Response(head, context.is_orphaned or self.is_last or not head.keep_alive)
         scope = context.scopes.websocket(head, self.peer, offer.subprotocols)
         cycle = self.cycle = WebSocketCycle(self, head, response, scope, offer)
         context.begin(cycle)

@@ -99,7 +99,6 @@ class Driver:
         self._context = CallContext(
             app,
             settings.app,
-            settings.server_header.encode("latin-1", "replace"),
             settings.development,
             settings.build,
             settings.body_timeout_s,
@@ -446,7 +445,7 @@ class Driver:
             asked = None  # not even the request line could be read
         connection.slots[connection.slot] = SLOT_HEAD_SENT
         try:
-            connection.offer(refusal(exc, asked, self._context.server_header))
+            connection.offer(refusal(exc, asked))
         except ClientGone:
             return self._end(connection)
         connection.unsent.clear()  # a few hundred bytes that find no room are not waited for

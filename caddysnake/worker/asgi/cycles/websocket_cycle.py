@@ -315,7 +315,7 @@ class WebSocketCycle(Cycle):
             if lower not in _OURS:
                 fields.append((name, value))
         connection = self.connection
-        head = encode_anew(_STATUS_LINE, fields, connection.context.server_header, drop_length=True)[0]
+        head = encode_anew(_STATUS_LINE, fields, drop_length=True)[0]
         self._deflate = Deflate(agreed) if agreed is not None else None
         self._receiver = Receiver(connection.context.settings.websocket_max_message_bytes, self._deflate)
         self._phase = _OPEN

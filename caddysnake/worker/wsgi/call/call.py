@@ -54,7 +54,6 @@ class CallContext(NamedTuple):
     app: Any
     name: str
     """For the log."""
-    server_header: bytes
     development: bool
     build: str
     body_timeout_s: float
@@ -82,7 +81,7 @@ class Call(Response):
     )
 
     def __init__(self, context: CallContext, connection: Connection, head: RequestHead, close: bool) -> None:
-        Response.__init__(self, head, close, context.server_header)
+        Response.__init__(self, head, close)
         self._context = context
         self._connection: Connection | None = connection
         self._expecting = head.expect_continue and not connection.trusted
@@ -372,7 +371,7 @@ class Call(Response):
             status, (headers, content) = 500, page
         else:
             status, (headers, content) = 500, plain(500, CODE)
-        answer = Response(self.head, self.close, self._context.server_header)
+        answer = Response(self.head, self.close)
         answer.start(status, headers)
         self.answered = status
         self.sent_bytes = len(content)

@@ -124,7 +124,7 @@ class TimedCall(Call):
             return False
         if _take(self._head_token):
             connection.slots[connection.slot] = SLOT_HEAD_SENT
-            answer = refusal(_TOO_LATE, self.head, self._context.server_header)
+            answer = refusal(_TOO_LATE, self.head)
             how = socket.SHUT_WR
             try:
                 connection.sock.send(answer, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
