@@ -7,9 +7,9 @@
 ``records``   what a worker says of itself, and of the requests it has answered, into a pipe
 ``settings``  what a worker must know, in a sealed memfd
 ``farewell``  how long a worker's end may take
-``codes``     what clients are told in the place of an answer
+``codes``     the words of ``caddysnake-code``, each with its status and what the docs say of it
 ``gate``      what an interpreter waits for before it becomes a command
-``vitals``    the shared page: counters and one state byte per connection slot; from a histogram to durations
+``vitals``    the shared page: counters, bounds of histograms, one state byte per connection slot
 ``traces``  which trace a request belongs to, and a line that is printed meanwhile
 ``throttle``  how much is said: a token bucket, and what is told once a minute
 

@@ -166,7 +166,9 @@ class Cache(Model):
 
 
 class Affinity(Model):
-    """By what a client is known whose requests are to reach one worker. ``name`` None: a cookie's default."""
+    """By what a client is known whose requests are to reach one worker. ``name`` None: a cookie's default, which
+    ``daemon.relays.affinity_settings`` makes.
+    """
 
     kind: Literal["cookie", "header"]
     name: str | None = None

@@ -7,5 +7,5 @@
 ``listeners``    all that are open for apps, and whose X-Forwarded headers are believed
 ``connections``  the connections we hold a duplicate of
 ``shares``       who may have how many descriptors
-``refusals``     what is told in the place of an app
+``refusals``     what is told in the place of an app: code, reason, Retry-After
 """

@@ -7,7 +7,7 @@
 ``oneoff``      one-off commands
 ``shutdown``    the order of the end
 ``resolving``   from what a block says to what runs
-``budget``      how much memory all workers may have
+``budget``      how much memory all workers may have, and who gives way first
 ``desired``     from the plan to what is to run, and what of it is there already
 ``document``    a Caddyfile as the daemon is given it
 ``fallback``    who answers on a listener that is given up

@@ -34,7 +34,7 @@ from ..apps.spec import SLOW_START_S, UNKNOWN, Identity, PoolSpec, StartFailed
 from ..commands.spec import Commands
 from ..commands.store import store_of
 from ..commands.surroundings import STORE_CELERY_URL, STORE_URL
-from ..relays.affinity import affinity_of
+from ..relays.affinity_settings import affinity_of
 from ..relays.launcher import KEY as RELAY_KEY
 from ..sockets.addresses import Address
 from ..sockets.refusals import NO_SUCH_APP, Refusal, of_failure

@@ -11,7 +11,7 @@
 ``backoff``    how soon what failed is tried again
 ``state_files``  files that outlive the daemon; ``signing``: the key of its cookies is one
 ``tasks``      tasks that are kept until they end
-``timings``    how long the daemon waits for others
+``timings``    how long the daemon waits for workers, fork servers and lookups; others have it where they wait
 ``mishaps``    errors of our own
 ``log``        the log process and our records
 """

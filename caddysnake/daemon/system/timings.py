@@ -1,4 +1,4 @@
-"""How long the daemon waits for others: one value, handed in where something waits, so that a test may wait less."""
+"""How long the daemon waits for workers, fork servers and lookups: one value, handed in, so that tests wait less."""
 
 from __future__ import annotations
 
