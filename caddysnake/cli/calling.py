@@ -22,7 +22,9 @@ from urllib.parse import quote
 from .reading import CommandFailed
 
 PATIENCE_S = 30.0
-_LOOK_S = 15.0
+_LOOK_S = 3.0
+_ALIVE_S = 5.0
+"""A daemon that says nothing for so long, to whatever it is asked, hangs."""
 _LONGEST_S = 3600.0
 _LINES = "application/x-ndjson"
 _SILENCE_S = 60.0
@@ -34,9 +36,9 @@ _LINE_MAX = 64 * 1024
 class CallFailed(CommandFailed):
     """The daemon was not reached, or would not. ``answer`` is what it said, if it did."""
 
-    def __init__(self, text: str, answer: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, text: str, answer: Mapping[str, Any] | None = None, hint: str | None = None) -> None:
         self.answer = answer or {}
-        super().__init__(text, self.answer.get("hint"))
+        super().__init__(text, self.answer.get("hint", hint))
 
 
 class Target(NamedTuple):
@@ -67,11 +69,9 @@ class _Answer(NamedTuple):
 
 def call(target: Target, method: str, path: str, timeout: float | None = PATIENCE_S) -> dict[str, Any]:
     """What the API answers, parsed, also when that is 503 with a state. ``timeout`` None: as long as it takes, an hour
-    at most, if the daemon answers to others meanwhile. Raises ``CallFailed``.
+    at most. Raises ``CallFailed``.
     """
-    with _asked(target, method, path, timeout=timeout or PATIENCE_S) as sock:
-        if timeout is None:
-            _await_answer(sock, target)
+    with _asked(target, method, path, timeout=timeout or _LONGEST_S) as sock:
         return _content(target, _answer(sock))
 
 
@@ -140,7 +140,9 @@ def _asked(
     timeout: float = PATIENCE_S,
     headers: Mapping[str, str] | None = None,
 ) -> Iterator[socket.socket]:
-    """A connection on which that was asked. Raises ``CallFailed``, also for what goes wrong while it is used."""
+    """A connection on which that was asked, and is being answered. Raises ``CallFailed``, also for what goes wrong
+    while it is used.
+    """
     host = "localhost" if target.path else str(target)
     fields = {"Host": host, **({} if target.path else {"Origin": f"http://{host}"}), **(headers or {})}
     if body is not None:
@@ -148,10 +150,12 @@ def _asked(
     version = "1.1" if "Upgrade" in fields else "1.0"  # in which an answer ends with its connection
     lines = [f"{method} {path} HTTP/{version}", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     try:
-        with _connect(target, timeout) as sock:
+        with _connect(target, min(timeout, _ALIVE_S)) as sock:
             # Who is refused is told before anything is read.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 sock.sendall("\r\n".join(lines).encode() + (body or b""))
+            _await_answer(sock, target, timeout)
+            sock.settimeout(min(timeout, _SILENCE_S))
             yield sock
     except PermissionError as exc:
         why = exc.strerror or "not permitted"
@@ -180,8 +184,12 @@ def _connect(target: Target, timeout: float) -> socket.socket:
 
 def peer_of(sock: socket.socket) -> int:
     """The user who listens where ``sock`` is connected to (unix(7), SO_PEERCRED)."""
-    _, uid, _ = array("i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    return uid
+    return _peer(sock)[1]
+
+
+def _peer(sock: socket.socket) -> array[int]:
+    """Its pid, user and group."""
+    return array("i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
 
 
 def is_strangers(uid: int) -> bool:
@@ -231,15 +239,35 @@ def _no_api(target: Target, status: int) -> CallFailed:
     return CallFailed(f"{target} is not caddysnake's admin API: it answered {status}")
 
 
-def _await_answer(sock: socket.socket, target: Target) -> None:
-    """Wait until something comes on ``sock``. Raises ``CallFailed`` when the daemon answers nobody."""
-    until = time.monotonic() + _LONGEST_S
-    while not select.select([sock], [], [], _LOOK_S)[0]:
+def _await_answer(sock: socket.socket, target: Target, timeout: float) -> None:
+    """Wait until something comes on ``sock``. Raises ``CallFailed`` when the daemon answers nobody, or takes longer."""
+    until, is_alive = time.monotonic() + timeout, False
+    while not select.select([sock], [], [], min(_LOOK_S, timeout))[0]:
+        left_s = until - time.monotonic()
+        if timeout <= _LOOK_S or (left_s <= 0 and not is_alive):
+            raise _silent(target, sock)
+        if left_s <= 0:
+            raise CallFailed(f"the daemon is not done after {timeout:g} s: see its log")
         try:
-            call(target, "GET", "/health/live", timeout=_LOOK_S)
+            call(target, "GET", "/health/live", min(_ALIVE_S, max(left_s, 1.0)))
         except CallFailed as exc:
-            if exc.answer:
-                continue  # it refuses, and so it is there
-            raise CallFailed(f"the admin API at {target} does not answer: see the daemon's log") from None
-        if time.monotonic() > until:
-            raise CallFailed(f"the daemon is not done after {_LONGEST_S / 60:g} minutes: see its log")
+            is_answering = select.select([sock], [], [], 0)[0]
+            if not exc.answer and not is_answering:  # else it refuses, and so it is there
+                raise
+        is_alive = True
+
+
+def _silent(target: Target, sock: socket.socket) -> CallFailed:
+    """What to say of a daemon that answers nobody, and what ends that."""
+    text, pid = f"the admin API at {target} does not answer", _peer(sock)[0] if target.path else 0
+    try:
+        with open(f"/proc/{pid}/stat", encoding="latin-1") as opened:
+            state = opened.read().rpartition(") ")[2][:1]
+    except OSError:
+        state = ""
+    if not state or pid == 1:
+        return CallFailed(f"{text}: see the daemon's log")
+    if state in "Tt":
+        return CallFailed(f"{text}: process {pid} has been stopped", hint=f"`kill -CONT {pid}` lets it go on")
+    hint = f"see its log; `kill -KILL {pid}` ends it, and it can be started again"
+    return CallFailed(f"{text}: process {pid} hangs", hint=hint)

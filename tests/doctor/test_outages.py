@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -300,6 +301,12 @@ def test_a_daemon_that_hangs_is_told_from_one_that_is_not_there(folder: Path) ->
         os.kill(process.pid, signal.SIGSTOP)
         try:
             (row,) = (row for row in doctor(process, folder) if row["topic"] == "daemon")
+            begun = time.monotonic()
+            told = command(process, folder, "status").stderr
+            assert time.monotonic() - begun < 20
+            assert f"does not answer: process {process.pid} has been stopped\nHint: `kill -CONT {process.pid}`" in told
+            subprocess.run(shlex.split(told.split("`")[1]), check=True)
+            command(process, folder, "status", check=True)
         finally:
             os.kill(process.pid, signal.SIGCONT)
     assert row["level"] == "bad"
