@@ -245,6 +245,40 @@ def test_a_hanging_import_is_503_in_time_and_holds_up_neither_others_nor_the_sto
             pass  # or its connection has ended with the daemon
 
 
+@pytest.mark.once
+def test_who_took_long_to_start_but_came_up_is_not_kept_behind_all_who_come_later(tmp_path: Path) -> None:
+    spin = "import pathlib, time\nend = time.process_time() + {}\nwhile time.process_time() < end: pass\n"
+    seldom = "0 if pathlib.Path('slow').exists() else 2.5"
+    settle(tmp_path / "t", "slow", source=spin.format(seldom) + "pathlib.Path('slow').touch()\n" + ASGI)
+    cores = os.cpu_count() or 1
+    busy, late = [f"busy{number}" for number in range(3 * cores)], [f"late{number}" for number in range(4 * cores)]
+    settle(tmp_path / "t", *busy, source=spin.format(0.5) + ASGI)
+    settle(tmp_path / "t", *late, source=spin.format(0.1) + ASGI)
+    with (
+        daemon(tmp_path, site("s.sock", block(tmp_path / "t", "idle_timeout 1s"))) as process,
+        ThreadPoolExecutor(1 + len(late)) as threads,
+    ):
+        served: list[str] = []
+
+        def serve(name: str) -> int:
+            status = ask(tmp_path, name)[0]
+            served.append(name)
+            return status
+
+        def crowd(*names: str) -> None:
+            asked = []
+            for name in names:
+                asked.append(threads.submit(serve, name))
+                time.sleep(0.02)  # in this order
+            assert {each.result(PATIENCE_S) for each in asked} == {200}
+
+        crowd("slow", *busy)
+        until_log(process, "app is idle and put to sleep", 1 + len(busy))
+        served.clear()
+        crowd(*late[:cores], "slow", *late[cores:])
+        assert served.index("slow") < 3 * cores, served
+
+
 def test_a_worker_that_is_killed_while_it_starts_is_started_again_for_those_who_wait(tmp_path: Path) -> None:
     source = "import os, pathlib\nif not pathlib.Path('tried').exists():\n    pathlib.Path('tried').touch()\n"
     settle(tmp_path / "t", "once", source=source + "    os.kill(os.getpid(), 9)\nfrom good import app\n")

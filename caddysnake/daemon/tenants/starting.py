@@ -23,7 +23,7 @@ log = FieldLog("caddysnake.tenants")
 _LOOK_AGAIN_S = 0.05
 
 _LATE_S = 60.0
-"""So long who has failed to start, or used up its time, goes behind those who have not."""
+"""So long who has failed to start, or used up its time without coming up, goes behind those who have not."""
 _USUAL_OF, _USUAL_FACTOR = 9, 1.5
 """A start may take this many times what is usual here, the median of so many, before it has used up its time."""
 
@@ -173,6 +173,7 @@ class TenantStarter:
         table.drain_all([] if key is None else [key], "app makes room for another interpreter")
 
     def _succeed(self, tenant: Tenant, app: App) -> None:
+        self._late.pop(tenant.key, None)  # the machine may have been busy; else it would wait as long as others come
         self._table.policy.started(tenant.key, self._table.loop.time())
         waiters, tenant.waiters = tenant.waiters, {}
         for tell in waiters.values():
