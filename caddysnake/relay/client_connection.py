@@ -370,7 +370,9 @@ class ClientConnection(ClientFlow):
     def _response_done(self, keeps_client: bool) -> None:
         if self._holds:
             self._unhold(LINK_FULL | BODY_HELD)
-        if not keeps_client or self.is_half_closed:
+        if self.phase is _UPGRADED:
+            self._linger()  # a client that goes on sending still gets the last that the worker said
+        elif not keeps_client or self.is_half_closed:
             self._finish()
         elif self.parser.complete:
             self._boundary()

@@ -504,6 +504,15 @@ def test_either_end_of_a_tunnel_ends_the_other(relay: Relay) -> None:
         assert read_all(link) == b"last"
 
 
+def test_a_client_of_a_tunnel_may_go_on_sending_when_the_worker_has_said_its_last(relay: Relay) -> None:
+    with relay.connect() as client, tunnel(relay, client) as link:
+        link.sendall(b"last")
+        link.close()
+        assert read_all(client) == b"last"
+        for _ in range(3):
+            client.sendall(b"more")  # a Caddy whose write fails passes nothing on of what it has not read yet
+
+
 def test_an_upgrade_that_is_refused_leaves_both_in_use(relay: Relay, client: socket.socket) -> None:
     client.sendall(get("/ws", more=UPGRADE))
     link = relay.link()
