@@ -40,10 +40,10 @@ request that it does not read."""
 
 IDLE_S = 0.25
 TOTAL_S = 1.0
-"""How long an answer waits for more of its request, and for all of it."""
+"""How long an answer waits for more of its request, and for all of it, unless more time is enough (``wait_s``)."""
 
 END_S = 10.0
-"""How long the last byte of an answer waits for the rest of its request, while that comes."""
+"""How long an answer waits for all of its request that comes fast enough for that, and its last byte in any case."""
 
 END_BYTES = 3 << 19
 """So much of a request is not waited for then: what Caddy has dropped, and what fits into sockets, and a relay, on the
@@ -59,6 +59,21 @@ LOOK_S = 0.002
 def is_near_end(head: RequestHead, received: int) -> bool:
     """Whether no more than ``END_BYTES`` are missing of a request, of whose content ``received`` bytes have come."""
     return head.content_length is not None and head.content_length - received <= END_BYTES
+
+
+def most_s(left_s: float | None) -> float:
+    """How long an answer waits at most, for whose request ``left_s`` are left; None: there is no limit."""
+    return END_S if left_s is None else min(END_S, left_s / 2)
+
+
+def wait_s(head: RequestHead, received: int, waited_s: float, keeps: bool, most_s: float) -> float:
+    """How much longer an answer waits that has waited for ``waited_s``: ``most_s`` in all where that is enough, as fast
+    as the ``received`` bytes have come. Content that does not say how much it is may be half of a conversation:
+    an answer that is there whole (not ``keeps``) waits for it.
+    """
+    length = head.content_length
+    is_enough = not keeps if length is None else length * waited_s <= received * most_s
+    return (most_s if is_enough else min(TOTAL_S, most_s)) - waited_s
 
 
 def unread_bytes(sock: socket.socket) -> int:

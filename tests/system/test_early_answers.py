@@ -6,12 +6,14 @@ import http.client
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.caddies import caddy as find_caddy
-from support.daemon import PATIENCE_S, caddy, daemon
+from support.daemon import PATIENCE_S, caddy, daemon, python_site
 
 pytestmark = pytest.mark.system
 
@@ -24,12 +26,12 @@ class Front:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    def answered(self, host: str, upload: int, size: int, how: str, reads_at_once: bool) -> int:
-        """How many bytes of the answer came; sends all before it reads, or reads meanwhile."""
+    def answered(self, host: str, upload: int, size: int, how: str, reads_at_once: bool, takes_s: float = 0) -> int:
+        """How many bytes of the answer came; sends all before it reads, or reads meanwhile. ``takes_s``: to send."""
         with socket.create_connection(("127.0.0.1", self.port), PATIENCE_S) as sock:
             head = f"POST /?size={size}&how={how} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {upload}\r\n\r\n"
             sock.sendall(head.encode())
-            sending = threading.Thread(target=self._send, args=(sock, upload))
+            sending = threading.Thread(target=self._send, args=(sock, upload, takes_s))
             sending.start()
             try:
                 if not reads_at_once:
@@ -45,9 +47,12 @@ class Front:
                 sending.join()
 
     @staticmethod
-    def _send(sock: socket.socket, upload: int) -> None:
+    def _send(sock: socket.socket, upload: int, takes_s: float) -> None:
+        pieces = 20 if takes_s else 1
         try:
-            sock.sendall(bytes(upload))
+            for _ in range(pieces):
+                sock.sendall(bytes(upload // pieces))
+                time.sleep(takes_s / pieces)
         except OSError:
             pass  # it has had its answer
 
@@ -63,12 +68,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     }
     direct = "".join(f"unix/{folder}/{kind}.sock|0660 {{\n{blocks[kind]}" for kind in KINDS)
     relayed = "".join(f"http://{kind} {{\n\tbind unix/{folder}/relay.sock|0660\n{blocks[kind]}" for kind in KINDS)
-    with daemon(folder, direct + relayed):
+    timed = "".join(
+        python_site(f"unix/{folder}/{kind}-timed.sock|0660", f"module_{kind} early_apps:{kind}", "request_timeout 1.5s")
+        for kind in KINDS
+    )
+    with daemon(folder, direct + relayed + timed):
         yield folder
 
 
 def proxies(folder: Path) -> str:
     sites = [(f"{kind}.direct", f"unix/{folder}/{kind}.sock", "") for kind in KINDS]
+    sites += [(f"{kind}.timed", f"unix/{folder}/{kind}-timed.sock", "") for kind in KINDS]
     sites += [(f"{kind}.relayed", f"unix/{folder}/relay.sock", f"header_up Host {kind}") for kind in KINDS]
     return "".join(
         f"http://{host}:{{port}} {{\n\tbind 127.0.0.1\n\treverse_proxy {socket} {{\n\t\t{rest}\n\t}}\n}}\n"
@@ -111,3 +121,21 @@ def test_a_streamed_answer_to_an_upload_that_is_too_large_to_be_kept_comes_whole
 def test_a_whole_answer_to_a_very_large_upload_comes_whole(front: Front, host: str, reads_at_once: bool) -> None:
     came = [front.answered(host, 12_000_000, 8_000_000, "whole", reads_at_once) for _ in range(TIMES)]
     assert came == [8_000_000] * TIMES
+
+
+def test_a_large_answer_to_an_upload_that_comes_slowly_comes_whole(front: Front) -> None:
+    ways = [
+        (f"{kind}.{way}", 300_000, 700_000, how, reads_at_once, 2.0)
+        for kind in KINDS
+        for way in ("direct", "relayed")
+        for how in ("whole", "file", "pieces")
+        for reads_at_once in (True, False)
+    ]
+    with ThreadPoolExecutor(len(ways)) as pool:
+        came = list(pool.map(lambda way: front.answered(*way), ways))
+    assert dict(zip(ways, came, strict=True)) == dict.fromkeys(ways, 700_000)
+
+
+def test_an_answer_does_not_wait_for_an_upload_until_its_request_timeout_is_over(front: Front) -> None:
+    for kind in KINDS:
+        assert front.answered(f"{kind}.timed", 300_000, 5, "whole", True, 2.0) == 5

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from time import monotonic
 
 from ...aio import early_answers
 from ...aio.connection import Connection
@@ -160,9 +161,11 @@ class FlowControl(Connection):
         parser = self.parser
         loop = self.context.loop
         cycle = self.cycle
-        if cycle is None or (cycle.started == self._ahead_over and not is_end):
+        if cycle is None or (cycle.started == self._ahead_over and not is_end and (keep or not self._ahead_comes)):
             return self._ahead_comes  # it was waited for already
-        until = loop.time() + (early_answers.END_S if is_end else early_answers.TOTAL_S)
+        begun = monotonic()
+        limit_s = self.context.settings.request_timeout_s
+        most_s = early_answers.most_s(None if limit_s is None else limit_s - (begun - cycle.started))
         self._drops = self._drops or not keep
         try:
             while not parser.complete and self.phase is _REQUEST and not self.is_half_closed:
@@ -173,12 +176,15 @@ class FlowControl(Connection):
                     parser.take_body()
                 ahead = self._ahead = loop.create_future()
                 self.resume_reading()
-                wait_s = max(0.0, min(early_answers.IDLE_S, until - loop.time()))
-                timer = loop.call_later(wait_s, resolve, ahead, False)
+                waited_s = monotonic() - begun
+                left_s = most_s - waited_s
+                if not is_end:
+                    left_s = early_answers.wait_s(cycle.head, parser.received, waited_s, keep, most_s)
+                timer = loop.call_later(max(0.0, min(early_answers.IDLE_S, left_s)), resolve, ahead, False)
                 try:
                     if not await ahead:
                         self._ahead_over = cycle.started
-                        self._ahead_comes = loop.time() >= until
+                        self._ahead_comes = left_s < early_answers.IDLE_S
                         return self._ahead_comes
                 finally:
                     timer.cancel()

@@ -286,7 +286,7 @@ class Connection(Expectant):
         if poller.poll(0):
             raise self._lost("the client is gone")
 
-    def read_on(self, keeps_bytes: int, is_end: bool = False) -> bool:
+    def read_on(self, keeps_bytes: int, most_s: float, is_end: bool = False) -> bool:
         """Read more of the request before an answer leaves that does not wait for it, or before its end does: as long
         as it comes, and for a bounded time (``early_answers``). Up to ``keeps_bytes`` are kept for the app; 0: all is
         dropped. False when no more of it comes. Raises ``ClientGone``, ``ProtocolError``.
@@ -296,14 +296,17 @@ class Connection(Expectant):
             return False
         head = parser.head
         assert head is not None
-        until = time.monotonic() + (early_answers.END_S if is_end else early_answers.TOTAL_S)
+        begun = time.monotonic()
         while not parser.complete:
             is_enough = is_end or (keeps_bytes and parser.body_bytes >= keeps_bytes)
             if is_enough and early_answers.is_near_end(head, parser.received) is is_end:
                 return True
             if self.unsent:
                 self.flush()
-            left_s = until - time.monotonic()
+            waited_s = time.monotonic() - begun
+            left_s = most_s - waited_s
+            if not is_end:
+                left_s = early_answers.wait_s(head, parser.received, waited_s, keeps_bytes > 0, most_s)
             if left_s <= 0:
                 return True
             try:

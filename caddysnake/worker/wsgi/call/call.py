@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from ....aio.early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, SETTLE_S
+from ....aio.early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, SETTLE_S, most_s
 from ....channel.records import say
 from ....channel.vitals import SLOT_HEAD_SENT
 from ....http1.answers import plain
@@ -243,6 +243,11 @@ class Call(Response):
         self.sent_bytes += len(data)
         return output
 
+    @property
+    def most_s(self) -> float:
+        """How long an answer waits at most for the rest of its request."""
+        return most_s(None)
+
     def _consider_closing(self, connection: Connection) -> None:
         """Before the head is made: announce the end if what is unread of the request forbids to go on behind it."""
         unread = (self.head.content_length or 0) - connection.parser.received
@@ -254,7 +259,7 @@ class Call(Response):
         """The app is about to answer, and has not read its request: let it come first, up to a bound."""
         if lazy.is_untouched and not self.head_sent and not self._expecting:
             try:
-                connection.read_on(max(1, KEPT_MAX_BYTES - lazy.size))
+                connection.read_on(max(1, KEPT_MAX_BYTES - lazy.size), self.most_s)
             except ProtocolError as exc:
                 raise self._refused(connection, exc) from exc
 
@@ -272,12 +277,12 @@ class Call(Response):
         try:
             if self.phase is _STARTED:
                 is_split = len(data) > 1 and self.has_content and self.declared_length in (None, len(data))
-                if not (connection.read_on(0) and is_split):
+                if not (connection.read_on(0, self.most_s) and is_split):
                     return data
                 connection.offer(self._send(connection, data[:-1], True))
                 data = data[-1:]
             if self.phase is _STREAMING and self.declared_length != 0:
-                connection.read_on(0, is_end=True)
+                connection.read_on(0, self.most_s, is_end=True)
         except ProtocolError:
             self.close = True  # too late to be told, and nothing can come behind it
         return data

@@ -13,6 +13,7 @@ import socket
 import time
 from typing import Any
 
+from ....aio.early_answers import most_s
 from ....channel.vitals import SLOT_HEAD_SENT, WORD_LATE, WORD_OVERDUE
 from ....http1.answers import refusal
 from ....http1.errors import ProtocolError
@@ -89,6 +90,11 @@ class TimedCall(Call):
             self.answered = _TOO_LATE.status
         else:
             super()._fail(exc, environ)
+
+    @property
+    def most_s(self) -> float:
+        """As ``Call.most_s``; well before the deadline."""
+        return most_s(self.deadline - time.monotonic())
 
     def _take_head(self, connection: Connection) -> None:
         """Raises ``ClientGone`` when the controller was first."""
