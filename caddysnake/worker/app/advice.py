@@ -12,7 +12,7 @@ _VENVS = (".venv", "venv", "env")
 _CHAIN_MAX = 8
 _SAID_OF_VARIABLES = re.compile(
     r"Set the (?P<a>\w+) environment variable"  # django-environ
-    r"|(?P<b>\w+) not found\. Declare it as envvar"  # python-decouple
+    r"|\b(?P<b>\w+) not found\. Declare it as envvar"  # python-decouple
     r'|Environment variable "(?P<c>\w+)" not set'  # environs
 )
 

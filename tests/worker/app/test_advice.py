@@ -56,7 +56,13 @@ def test_a_missing_variable_names_what_sets_it(tmp_path: Path, source: str) -> N
 
 
 @pytest.mark.parametrize(
-    "source", ["{}['x']", "1 / 0", "class Bad(Exception):\n    def __str__(self): raise TypeError\nraise Bad"]
+    "source",
+    [
+        "{}['x']",
+        "1 / 0",
+        "class Bad(Exception):\n    def __str__(self): raise TypeError\nraise Bad",
+        "raise Exception('x' * 1_000_000)",  # a key, a picture, what a request was answered with
+    ],
 )
 def test_of_others_nothing_is_said(tmp_path: Path, source: str) -> None:
     assert advice(raised(source), str(tmp_path)) == ""
