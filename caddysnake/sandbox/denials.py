@@ -6,7 +6,7 @@ import os
 import re
 
 _DENIED = re.compile(
-    r"""PermissionError: \[Errno 13\] [^\n]*?: (?:b?'(?P<single>/[^'\n]*)'|b?"(?P<double>/[^"\n]*)")"""
+    r"""PermissionError: \[Errno 13\] [^\n[]*?: (?:b?'(?P<single>/[^'\n]*)'|b?"(?P<double>/[^"\n]*)")"""
     r"|(?<=: )(?P<library>/[^:\n]+): cannot open shared object file: Permission denied"
 )
 _NAMELESS = r"\([^\n]*\n(?:[ ^~]+\n)?PermissionError: \[Errno 13\] Permission denied[ \n]*\Z"
@@ -20,7 +20,8 @@ _OTHERS = (
     (re.compile(r"\.(?:bind|listen)" + _NAMELESS), "listen PORT"),
     (re.compile(r"OSError: \[Errno 97\] Address family not supported"), "unix any"),
 )
-
+_LAST = 4096
+"""The end of a text, where they are looked for: a text that an app makes up for it costs milliseconds, not seconds."""
 
 _NO_WORD = re.compile(r"""["`\\{}]""")
 
@@ -49,6 +50,7 @@ def hint(text: str) -> str:
         lines = [f"read {word(path)}", f"write {word(path)}"]
         lines = lines if os.path.lexists(path) else [f"write {word(os.path.dirname(path))}"]
     else:
-        lines = [line.format(*found.groups()) for each, line in _OTHERS if (found := each.search(text))][:1]
+        last = text[-_LAST:]
+        lines = [line.format(*found.groups()) for each, line in _OTHERS if (found := each.search(last))][:1]
     named = " or ".join(f"`{line}`" for line in lines)
     return f"(outside of the sandbox: {named} in the block of sandbox would allow it)" if lines else ""
