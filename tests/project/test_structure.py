@@ -183,6 +183,7 @@ NAMEDTUPLE = {"_replace", "_asdict", "_fields", "_make", "_field_defaults"}
 LIBRARIES = {"_getframe", "_exit", "_actions", "_SubParsersAction", "_current_frames", "_rust_notify", "_count"} | {
     "_Compress",
     "_Decompress",
+    "_set_running_loop",
 }
 """Of the standard library's and others' own: public in all but name."""
 

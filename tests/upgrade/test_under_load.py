@@ -72,11 +72,13 @@ async def upgrades(process: Process, *loads: Load) -> None:
 
 
 class Newcomer:
-    """A client that connects anew for each request."""
+    """A client that connects anew for each request, of which ``status`` is the answer."""
 
-    def __init__(self, target: Path | int) -> None:
+    def __init__(self, target: Path | int, fields: str = "Host: test", status: int = 200) -> None:
         self.longest_s = 0.0
         self.done = 0
+        self._fields = fields
+        self._status = status
         self._target = target
         self._stop = asyncio.Event()
 
@@ -96,10 +98,11 @@ class Newcomer:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self._target)
             else:
                 reader, writer = await asyncio.open_unix_connection(self._target)
-            writer.write(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")
+            fields = self._fields.format(turn=self.done)
+            writer.write(f"GET / HTTP/1.1\r\n{fields}\r\nConnection: close\r\n\r\n".encode())
             answer = await asyncio.wait_for(reader.read(), 30)
             writer.close()
-            assert answer.startswith(b"HTTP/1.1 200"), answer
+            assert answer.startswith(b"HTTP/1.1 %d" % self._status), answer
             self.longest_s = max(self.longest_s, loop.time() - began)
             self.done += 1
             await asyncio.sleep(0.01)
@@ -129,6 +132,25 @@ def test_no_request_fails_and_no_worker_is_replaced(tmp_path: Path, text: str, i
             assert newcomer.done > UPGRADES
 
         go(work())
+
+
+def test_what_waits_for_a_thread_or_asks_for_a_tenant_waits_on(tmp_path: Path) -> None:
+    busy = (DIRECT % ("wsgi", "wsgi")).replace("workers 2", "workers 1\n\t\tthreads 1")
+    with running(tmp_path, busy + TENANTS.replace("x.sock", "tenants.sock")) as (process, target):
+
+        async def work() -> None:
+            async with contextlib.AsyncExitStack() as stack:
+                slow = "Host: test\r\nX-Sleep: 0.05"
+                many = [await stack.enter_async_context(Newcomer(target, slow)) for _ in range(8)]
+                strangers = Newcomer(tmp_path / "tenants.sock", "Host: nobody-{turn}.test", 404)
+                await stack.enter_async_context(strangers)
+                for turn in (1, 2):
+                    await upgrade(process, turn)
+            assert min(each.done for each in (*many, strangers)) > 1
+
+        go(work())
+        assert "an error inside caddysnake" not in process.log
+        assert process.stop() == 0
 
 
 def test_workers_that_are_threads_go_on(tmp_path: Path) -> None:

@@ -1,14 +1,16 @@
 """Who serves while the daemon's next image loads: a fork of the last one, with all that it knows.
 
 Importing a new version takes a moment, in which connections would wait to be accepted, and those that a worker has
-given back, or a relay has asked for, would not get another. The fork goes on with just that: no event loop, no timers,
-nothing is started, ended or reloaded, and what it cannot answer waits. Asked for it, it tells what has become of the
-state, with the connections that have come, and that is its end.
+given back, or a relay has asked for, would not get another. The fork goes on with just that: its event loop stands
+still, so that timers and tasks never come to their turn, nothing is started, ended or reloaded, and what it cannot
+answer waits. Asked for it, it tells what has become of the state, with the connections that have come, and that is its
+end.
 """
 
 from __future__ import annotations
 
 import array
+import asyncio
 import logging
 import os
 import select
@@ -36,9 +38,10 @@ _LAST = b"last"
 
 
 class StandIn:
-    """Runs in the fork, over its copy of ``running``. ``state()`` makes the state that the next image is told."""
+    """Made before the fork and run in it, over its copy of ``running``. ``state()``: what the next image is told."""
 
     def __init__(self, control: socket.socket, running: Running, state: Callable[[], DaemonSnapshot]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._control = control
         self._running = running
         self._state = state
@@ -48,6 +51,8 @@ class StandIn:
 
     def run(self) -> None:
         """Until the next image asks, or has ended."""
+        # After a fork no loop counts as running. Who sets a timer to look again later must not fail for that.
+        asyncio._set_running_loop(self._loop)
         try:
             self._serve()
         except Exception:

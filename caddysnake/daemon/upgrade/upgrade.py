@@ -130,9 +130,10 @@ class Upgrade:
         control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         held = signal.pthread_sigmask(signal.SIG_BLOCK, HELD_BACK)
         try:
+            stand_in = StandIn(theirs, self._serving.running, self._state)
             pid = _fork()
             if pid == 0:
-                self._stand_in(control, theirs)
+                _run(stand_in, control)
             try:
                 theirs.close()
                 replace_image(self._state(begun), control, pid)
@@ -146,12 +147,13 @@ class Upgrade:
             control.close()
             theirs.close()
 
-    def _stand_in(self, control: socket.socket, theirs: socket.socket) -> NoReturn:
-        try:
-            control.close()
-            StandIn(theirs, self._serving.running, self._state).run()
-        finally:
-            os._exit(1)
+
+def _run(stand_in: StandIn, control: socket.socket) -> NoReturn:
+    try:
+        control.close()
+        stand_in.run()
+    finally:
+        os._exit(1)
 
 
 def _fork() -> int:
