@@ -64,7 +64,7 @@ LOOKED_AT = {
         "_patient_until _running _tasks sessions"
     ),
     "commands.execution.Execution": (
-        "_group _mark _outlets _pidfd _process _reaping app ending name pid started_at"
+        "_group _mark _outlets _pidfd _process _reaped _reaping app ending name pid started_at"
     ),
     "apps.pool.Pool": (
         "_audit _home _news _pauses _source _started _starts _tasks _warming core generation leaving ledger ready "

@@ -100,8 +100,11 @@ class Execution:
         self._group: cgroups.Group | None = None
         self._outlets: OutputPipes | None = None
         self._reaping: asyncio.Task[None] | None = None
-        _live.add(self.pid)
-        asyncio.get_running_loop().add_reader(pidfd, self._on_exit)
+        self._reaped: Ending | None = None
+        """How it has ended, while something that it left is still looked for."""
+        if pidfd >= 0:
+            _live.add(self.pid)
+            asyncio.get_running_loop().add_reader(pidfd, self._on_exit)
 
     @classmethod
     async def begin(
@@ -240,6 +243,7 @@ class Execution:
             await asyncio.to_thread(leftovers.end_session, self.pid)
         code = self._process.wait()
         status = -code if code < 0 else code << 8
+        self._reaped = Ending(status, duration_s, why or processes.describe_exit(status))
         _live.discard(self.pid)
         os.close(self._pidfd)
         self._pidfd = -1
@@ -248,7 +252,7 @@ class Execution:
         if self._group is None:
             await self._tell_left()
         if not self.ending.done():
-            self.ending.set_result(Ending(status, duration_s, why or processes.describe_exit(status)))
+            self.ending.set_result(self._reaped)
 
     async def _tell_left(self) -> None:
         for pid, command in (await asyncio.to_thread(leftovers.marked, self._mark, pids())).items():
@@ -272,7 +276,8 @@ class Execution:
             mark=self._mark,
             started_at=self.started_at,
             group=self._group.snapshot() if self._group is not None else None,
-            outlets=self._outlets.state() if self._outlets is not None else None,
+            outlets=self._outlets.state() if self._outlets is not None and self._reaped is None else None,
+            reaped=self._reaped,
         )
 
     @classmethod
@@ -282,6 +287,8 @@ class Execution:
         found.started_at = saved.started_at
         found._group = cgroups.Group(*saved.group) if saved.group is not None else None
         found._outlets = logger.adopt_outlets(saved.outlets)
+        if saved.reaped is not None:
+            found.ending.set_result(Ending(*saved.reaped))
         return found
 
 

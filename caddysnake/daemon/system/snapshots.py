@@ -28,7 +28,7 @@ def readers(outlets: OutputPipesSnapshot | None) -> set[int]:
 
 
 class ExecutionSnapshot(Snapshot):
-    """A command that is executed as an app is. ``group``: as a worker's."""
+    """A command that is executed as an app is. ``group``: as a worker's. ``reaped``: how it ended; it has no pidfd."""
 
     name: str
     pid: int
@@ -37,6 +37,7 @@ class ExecutionSnapshot(Snapshot):
     started_at: float
     group: tuple[str, int | None] | None = None
     outlets: OutputPipesSnapshot | None = None
+    reaped: tuple[int | None, float, str] | None = None
 
 
 class ProcessSnapshot(Snapshot):

@@ -241,6 +241,17 @@ def test_another_image_of_the_daemon_goes_on_with_it(tmp_path: Path) -> None:
     run(work)
 
 
+def test_another_image_of_the_daemon_knows_how_one_ended_that_is_just_being_reaped(tmp_path: Path) -> None:
+    async def work() -> None:
+        first = await Execution.begin(around(tmp_path), ["sh", "-c", "exit 7"], "test")
+        ending = await asyncio.wait_for(first.ending, PATIENCE_S)  # whoever waits for it has its turn after the upgrade
+        second = Execution.restored("blog", first.snapshot())
+        assert await asyncio.wait_for(second.ending, PATIENCE_S) == ending
+        assert second.is_settled
+
+    run(work)
+
+
 def test_the_private_folder_of_an_app_is_its_users_alone_and_goes_with_it() -> None:
     folder = PrivateFolder("blog")
     path = Path(folder.path(None))
