@@ -160,7 +160,7 @@ LOOKED_AT = {
         "_bound _connections _former _given _looked_at _loop _opener _trust numbers"
     ),
     "supervisor.beginnings.Beginnings": (
-        "_again _is_up _starts deciding"
+        "_again _is_up _starts deciding hopes"
     ),
     "supervisor.running.Running": (
         "_lend _loop _tasks app_metrics apps autoreload bell beginnings connections desired fallback is_hurried "

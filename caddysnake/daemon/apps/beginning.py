@@ -25,18 +25,28 @@ _LEAST_S = 1.0
 
 
 class Beginning:
-    """Brings ``app`` up. ``again()``, in a thread, says what is to run by now; ``is_up(app, took)`` hears it."""
+    """Brings ``app`` up. ``again()``, in a thread, says what is to run by now; ``is_up(app, took)`` hears it.
+    ``ends_all(self)``: whether the daemon ends when this one fails, and says why.
+    """
 
     def __init__(
-        self, app: App, again: Callable[[], PoolSpec], starts: StartLimiter, is_up: Callable[[App, float], None]
+        self,
+        app: App,
+        again: Callable[[], PoolSpec],
+        starts: StartLimiter,
+        is_up: Callable[[App, float], None],
+        ends_all: Callable[[Beginning], bool],
     ) -> None:
         self.app = app
         self.decided = asyncio.Event()
         """It is up, or has failed once."""
         self.was_up = False
+        self.has_ended_all = False
+        """Its failure was the daemon's."""
         self._again = again
         self._starts = starts
         self._is_up = is_up
+        self._ends_all = ends_all
         self._loop = asyncio.get_running_loop()
         self._backoff = Backoff(first_s=_LEAST_S)
         self._pool = app.pool
@@ -123,6 +133,9 @@ class Beginning:
         """The seconds until the next attempt."""
         pause_s = max(_LEAST_S, self._backoff.pause_after(0.0))
         self.app.not_started(failure, math.ceil(pause_s))
+        self.has_ended_all = self._ends_all(self)
+        if self.has_ended_all:
+            return pause_s
         fields: dict[str, Any] = {"app": self.app.name, "code": failure.code, "attempts": self.app.attempts}
         if self._told == str(failure):
             log.warning(f"app still does not start; next try in {pause_s:.0f}s", **fields)

@@ -270,7 +270,10 @@ class FirstStart(AppsChange):
             log.error("no app of this template can be started", template=name, error=why)
         for app in running.apps.values():
             running.begin(app)
-        deciding = asyncio.ensure_future(self._all_decided(list(running.beginnings.values())))
+        beginnings, desired = list(running.beginnings.values()), running.desired
+        if not desired.is_patient and len(desired.templates) == len(desired.amiss):
+            running.beginnings.hopes = beginnings
+        deciding = asyncio.ensure_future(self._all_decided(beginnings))
         running.beginnings.deciding = deciding
         await asyncio.wait((deciding,), timeout=_DECIDED_S)
         if deciding.done():
@@ -283,12 +286,14 @@ class FirstStart(AppsChange):
         """Raises ``StartFailed`` as ``prepare``."""
         for each in beginnings:
             await each.decided.wait()
-        desired = self._running.desired
-        has_templates = len(desired.templates) > len(desired.amiss)
-        if desired.is_patient or has_templates or any(each.was_up for each in beginnings):
+        hopes = self._running.beginnings.hopes
+        amiss = self._running.desired.amiss
+        if hopes is not beginnings or any(each.was_up for each in hopes):
             return
-        failures = [failure for each in beginnings if (failure := each.app.failure) is not None]
-        failures += [StartFailed(name, "setup-failed", why) for name, why in desired.amiss.items()]
+        # First the one whose failure nobody has told yet.
+        last_first = sorted(hopes, key=lambda each: not each.has_ended_all)
+        failures = [failure for each in last_first if (failure := each.app.failure) is not None]
+        failures += [StartFailed(name, "setup-failed", why) for name, why in amiss.items()]
         if failures:
             raise failures[0]
 

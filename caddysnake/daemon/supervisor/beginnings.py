@@ -24,10 +24,12 @@ class Beginnings(dict[App, Beginning]):
         self._is_up = is_up
         self.deciding: asyncio.Future[None] | None = None
         """Until each of the first start is up, or has failed once; raises ``StartFailed`` if the start has."""
+        self.hopes: list[Beginning] = []
+        """Those of a first start that fails where none of them comes up."""
 
     def add(self, app: App) -> Beginning:
         """Return a beginning of ``app``, which is to be told to begin, or to go on."""
-        beginning = self[app] = Beginning(app, self._again(app), self._starts, self.came_up)
+        beginning = self[app] = Beginning(app, self._again(app), self._starts, self.came_up, self._is_last_hope)
         return beginning
 
     def try_again(self, app: App, failure: StartFailed) -> None:
@@ -40,6 +42,10 @@ class Beginnings(dict[App, Beginning]):
         """Know that ``app`` is up for the first time."""
         self.pop(app, None)
         self._is_up(app, took)
+
+    def _is_last_hope(self, beginning: Beginning) -> bool:
+        is_lost = [each.decided.is_set() and not each.was_up for each in self.hopes if each is not beginning]
+        return beginning in self.hopes and all(is_lost)
 
     async def pause(self) -> None:
         """Try none again until ``resume``."""
@@ -67,6 +73,7 @@ class Beginnings(dict[App, Beginning]):
 
     def overtake(self) -> None:
         """Decide nothing any more about the first start: something else runs instead."""
+        self.hopes = []
         if self.deciding is not None:
             self.deciding.cancel()
 

@@ -20,7 +20,6 @@ from support.house import run, until
 from support.manager import Manager
 from support.serving import composition, serving
 
-from caddysnake.daemon.apps.spec import StartFailed
 from caddysnake.daemon.supervisor import app_changes
 from caddysnake.daemon.supervisor.supervisor import Supervisor
 
@@ -175,7 +174,11 @@ def test_when_none_comes_up_the_start_has_failed(tmp_path: Path, name: str) -> N
     try:
         assert process.wait() == 1
         assert not (tmp_path / f"{name}.sock").exists()
-        assert re.search(r"^Error: .* does not (start|exist)", as_text(process.log), re.MULTILINE)
+        log = as_text(process.log)
+        assert re.search(r"^Error: .* does not (start|exist)", log, re.MULTILINE)
+        told = re.findall(r"^(?:Error: )?app (?!still).*does not start.*", log, re.MULTILINE)
+        assert len(told) == 2, "each once"
+        assert told[-1].startswith("Error: ")
     finally:
         process.close()
 
@@ -287,7 +290,8 @@ def test_the_start_has_failed_also_when_that_shows_late(tmp_path: Path, monkeypa
         try:
             assert not runs.serves_any
             async with asyncio.timeout(PATIENCE_S):
-                assert isinstance(await runs.running.beginnings.none_comes_up(), StartFailed)
+                failure = await runs.running.beginnings.none_comes_up()
+            assert "hangs" in failure.app  # what the other failed of has been logged
         finally:
             await runs.abandon()
 
