@@ -270,8 +270,9 @@ async def post_rollback(call: Call) -> models.RolledBack:
 async def post_scale(call: Call) -> models.ScaleModel:
     """Give an app so many workers, until the next reload, or `auto`: as many as the file says, or as it takes."""
     text = call.request.query.get("workers", "")
-    if text != "auto" and not (text.isascii() and text.isdigit() and 0 < int(text[:5]) <= WORKERS_MAX):
-        raise ApiError("bad-request", f"workers={text[:80]!r} is no number of workers", "write workers=4, or auto")
+    if text != "auto" and not (text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) <= WORKERS_MAX):
+        message = f"workers={text[:80]!r} is no number of workers"
+        raise ApiError("bad-request", message, f"write one up to {WORKERS_MAX}, or auto")
     return actions.scale(call.daemon, call.request.found["key"], None if text == "auto" else int(text))
 
 

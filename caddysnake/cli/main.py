@@ -7,6 +7,7 @@ are Caddy's: 0 for success, 1 for a start or command that failed, 2 for a forced
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -52,6 +53,7 @@ EXIT_FAILED: Final = 1
 STATE: Final = "CADDYSNAKE_STATE"  # as in daemon.upgrade.handover, which takes long to import
 REHEARSAL: Final = "CADDYSNAKE_REHEARSAL"
 _REHEARSAL_NICENESS: Final = 5
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _OF_OTHERS: Final = {"start": ["run"], "restart": ["reload"], "ps": ["status"], "check": ["validate"]}
 
 
@@ -103,23 +105,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     if STATE in os.environ or REHEARSAL in os.environ:
         _be_private()
     try:
-        return _dispatch(words)
+        status = _dispatch(words)
+        sys.stdout.flush()
+        return status
     except CommandFailed as exc:
         for label, text in (("Error", str(exc)), ("Hint", exc.hint)):
             if text:
                 print(f"{label}: {text}", file=sys.stderr)
         return EXIT_FAILED
     except BrokenPipeError:
-        # Whoever read our output has had enough. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_FAILED
+        return _give_up_output()  # whoever read it has had enough
     except FileNotFoundError:
         if _stands_somewhere():
             raise
         print("Error: the current directory has been removed: change to one that is there", file=sys.stderr)
         return EXIT_FAILED
+    except OSError as exc:
+        if exc.errno not in _FULL or exc.filename is not None:
+            raise
+        print(f"Error: cannot write the output: {exc.strerror}", file=sys.stderr)
+        return _give_up_output()
     except KeyboardInterrupt:
         return 130
+
+
+def _give_up_output() -> int:
+    """Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return EXIT_FAILED
 
 
 def _speak_utf8() -> None:

@@ -15,6 +15,8 @@ from ..config.plan.places import start_folder
 
 DEFAULT_FILE: Final = "Caddyfile"
 _SHOWN_MAX_BYTES: Final = 16 * 1024 * 1024
+_SHOWN_MAX_LENGTH: Final = 1000
+"""Nobody looks for a caret in a longer line."""
 
 
 Say = Callable[[str, str], None]
@@ -105,6 +107,8 @@ def _excerpt(error: CaddyfileError, lines: list[str]) -> str:
     if not 1 <= error.line <= len(lines) or is_unwritten(error.file):
         return ""
     line = lines[error.line - 1]
+    if len(line) > _SHOWN_MAX_LENGTH:
+        return ""
     number = f"{error.line:5} | "
     # Variables are spliced in before anything is counted, so columns behind one are not those of the file.
     if error.column is None or "{$" in line:

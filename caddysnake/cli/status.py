@@ -20,6 +20,7 @@ from .finding import add_daemon_arguments, fault_of, find
 from .reading import CommandFailed
 
 _CHECK_S = 5.0
+_LONGEST_S = 3600.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +47,7 @@ def main(args: argparse.Namespace) -> int:
     if args.names:
         return names(target)
     if args.watch:
-        return watch(target, max(args.interval, 0.1), args.app, as_json=args.json)
+        return watch(target, min(max(0.1, args.interval), _LONGEST_S), args.app, as_json=args.json)
     show(target, args.app, as_json=args.json)
     if not args.json:
         fault_of(args.address, args.config)

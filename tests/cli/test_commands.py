@@ -97,6 +97,23 @@ def test_output_that_nobody_reads_is_no_error(folder: Path) -> None:
     assert done.stderr == b""
 
 
+@pytest.mark.parametrize("words", [("adapt",), ("fmt",), ("--help",)])
+def test_output_that_finds_no_room_is_one_line(folder: Path, words: tuple[str, ...]) -> None:
+    for unbuffered in ("", "1"):
+        with open("/dev/full", "wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "caddysnake", *words],
+                cwd=folder,
+                stdout=full,
+                stderr=subprocess.PIPE,
+                timeout=PATIENCE_S,
+                check=False,
+                env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            )
+        assert done.returncode == 1
+        assert done.stderr == b"Error: cannot write the output: No space left on device\n"
+
+
 # validate and adapt
 
 
@@ -117,6 +134,11 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     assert done.stderr == f"Error: there is no Caddyfile in {tmp_path}; name one with --config FILE\n"
     assert "cannot read nothing: No such file" in caddysnake(tmp_path, "validate", "-c", "nothing").stderr
     assert "Is a directory" in caddysnake(tmp_path, "validate", "-c", ".").stderr
+
+
+def test_a_line_of_a_megabyte_is_not_shown(folder: Path) -> None:
+    (folder / "Caddyfile").write_bytes(b"\xff" + b"x" * 1_000_000)
+    assert len(caddysnake(folder, "validate").stderr) < 200
 
 
 def test_every_error_is_shown_with_its_line(folder: Path) -> None:
