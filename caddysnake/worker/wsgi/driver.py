@@ -21,6 +21,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ...aio.early_answers import DROPPED_MAX_BYTES, KEPT_MAX_BYTES, LARGE_BYTES
+from ...channel.records import say
 from ...channel.settings import Settings
 from ...channel.vitals import QUEUE_BOUNDS_S, SLOT_HEAD_SENT, SLOT_IDLE, SLOT_READING
 from ...http1.answers import refusal
@@ -28,7 +29,7 @@ from ...http1.errors import ProtocolError
 from ...http1.request import RequestHead
 from ..access_log import AccessLog
 from ..arrival import waited_since
-from .call.call import CallContext
+from .call.call import CODE, CallContext
 from .call.deadlines import Deadlines
 from .call.factory import call_factory, line_writer, upgrade_factory
 from .call.input import NO_INPUT, LazyInput
@@ -45,6 +46,7 @@ from .connection import (
     RECEIVE_BYTES,
     ClientGone,
     Connection,
+    FileCutShort,
     State,
 )
 from .connection_table import READ, WRITE, ConnectionTable
@@ -364,6 +366,9 @@ class Driver:
             if not done and connection.hurried:
                 self._drop_while_flushing(connection)
         except (ClientGone, ProtocolError):
+            return self._end(connection)
+        except FileCutShort as exc:
+            say("error", str(exc), app=self._context.name, code=CODE)
             return self._end(connection)
         if not done:
             if connection.file is not None or before != (len(connection.unsent), len(connection.unsent[0])):

@@ -471,6 +471,26 @@ def test_a_client_that_leaves_is_no_error_of_the_apps(capfd: pytest.CaptureFixtu
     assert "Traceback" not in log
 
 
+def test_a_file_that_becomes_shorter_while_it_is_sent_is_no_error_of_ours(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "large"
+    path.write_bytes(bytes(20_000_000))
+    with (
+        running(settings("wsgi_apps:application", "wsgi", HERE, threads=1)) as worker,
+        RawClient(worker.connect()) as client,
+    ):
+        client.send(f"GET /wrapped?{path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        client.head()
+        time.sleep(0.1)  # the thread has filled the socket, and left the rest to whoever is free
+        path.write_bytes(b"")
+        assert len(client.rest()) < 20_000_000
+    log = capfd.readouterr().err
+    assert "a file became shorter while it was sent: " in log
+    assert "app=wsgi_apps:application code=app-error" in log
+    assert "inside caddysnake" not in log
+
+
 def test_what_the_app_writes_to_wsgi_errors_is_in_the_log(capfd: pytest.CaptureFixture[str]) -> None:
     with (
         running(settings("wsgi_apps:application", "wsgi", HERE, threads=1)) as worker,
