@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .hosting import Hosting
     from .request import Answer, Request
 
-CONNECTIONS_MAX = 64
+CONNECTIONS_MAX = 256  # more than are accepted in a turn of the loop: those would end each other, unread
 _STATUS = {HostAnswer.YES: 200, HostAnswer.NO: 404, HostAnswer.BUSY: 503}
 _SHUTDOWN_S = 1.0
 

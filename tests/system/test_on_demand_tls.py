@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -135,6 +136,26 @@ https:// {{
         process.wait_for_log('"msg":"reloaded"', 2)
         with pytest.raises(ConnectionRefusedError):
             get("/?domain=ann.tenants.test", second)
+
+
+def test_all_who_ask_at_once_are_answered_and_who_says_nothing_keeps_nobody_out(tmp_path: Path) -> None:
+    settle(tmp_path / "tenants", "ada")
+    ask = free_port()
+    text = f"{{\n\ton_demand_ask 127.0.0.1:{ask}\n}}\n" + site("s.sock", block(tmp_path / "tenants"))
+    with daemon(tmp_path, text) as process, contextlib.ExitStack() as held:
+        process.wait_for_log("ready in")
+
+        def connect() -> socket.socket:
+            return held.enter_context(socket.create_connection(("127.0.0.1", ask), PATIENCE_S))
+
+        for _ in range(300):
+            connect()  # and say nothing
+        asking = [connect() for _ in range(600)]
+        for number, client in enumerate(asking):
+            host = f"nobody{number}" if number % 2 else "ada"
+            client.sendall(f"GET /?domain={host}.tenants.test HTTP/1.0\r\n\r\n".encode())
+        answers = [client.makefile("rb").read().split(b" ")[1] for client in asking]
+        assert answers == [b"200", b"404"] * 300
 
 
 def test_an_address_that_is_taken_is_an_error_and_nothing_starts(tmp_path: Path) -> None:
