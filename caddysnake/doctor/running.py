@@ -45,6 +45,8 @@ def check_daemon(
     elif hangs and holder is not None:
         again = f"kill -KILL {holder} && caddysnake run --config {quoted}"
         yield TOPIC.bad(f"process {holder} runs {file}, but does not answer: it hangs", again)
+    elif "call as " in why_not:
+        yield TOPIC.doubt(f"it cannot be asked: {why_not}", f"sudo caddysnake doctor --config {quoted}")
     else:
         yield TOPIC.doubt(f"no daemon runs {file}: {why_not}", f"caddysnake run --config {quoted}")
         text = "whether its apps can be imported is not known while none runs it"

@@ -293,6 +293,9 @@ def test_a_unit_that_is_started_again_and_again_leads_to_its_log() -> None:
         (found,) = check_daemon(None, why_not, "/etc/caddysnake/blog.caddyfile", runner)
         assert found.level is level
         assert bool(found.fix) is (level is Level.BAD)
+    refused = "the daemon of /srv/Caddyfile is at unix//run/s.sock, which this user may not use: call as root"
+    (found,) = check_daemon(None, refused, "/srv/Caddyfile", runner._replace(unit=None))
+    assert found.fix == "sudo caddysnake doctor --config /srv/Caddyfile", "not to start another one"
 
 
 @needs_root
