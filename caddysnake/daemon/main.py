@@ -146,7 +146,8 @@ class Daemon:
             return EXIT_FORCED if self._forced else EXIT_OK
         except (ListenError, StartFailed) as exc:
             await cancelled(self._control_task)  # what comes up meanwhile would say so behind this
-            tell(f"Error: {why(exc)}", "error")  # to the person who started us, not to the log alone
+            named = {"app": exc.app, "code": exc.code} if isinstance(exc, StartFailed) else {}
+            tell(f"Error: {why(exc)}", "error", **named)  # to the person who started us, not to the log alone
             self._service.failed(why(exc))
             self._front_proxy.kill()
             await self.serving.abandon()

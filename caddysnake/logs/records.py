@@ -25,15 +25,17 @@ class Record(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """What is said to whoever started the daemon: as text in console style, else as a record."""
+    """What is said to whoever started the daemon: as text in console style, else as a record, with ``fields``."""
 
     text: str
     level: str = "info"
+    fields: dict[str, Any] | None = None
 
     def record(self, ts: float) -> Record:
         """The first line is the message."""
         msg, _, rest = self.text.rstrip("\n").partition("\n")
-        return Record(self.level, ts, "daemon", msg.removesuffix(":") if rest else msg, {"error": rest} if rest else {})
+        fields = {**(self.fields or {}), **({"error": rest} if rest else {})}
+        return Record(self.level, ts, "daemon", msg.removesuffix(":") if rest else msg, fields)
 
 
 def level_name(python_name: str) -> str:

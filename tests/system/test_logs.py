@@ -263,6 +263,7 @@ def test_what_is_told_of_a_failed_start_comes_last(folder: Path) -> None:
         assert process.wait() == 1
         log = process.log
         assert log.index("about to fail") < log.index("Error: app probe:wsgi does not start (import-failed)")
+        assert '"app":"probe:wsgi","code":"import-failed"' in log.splitlines()[-1]
     finally:
         process.close()
 

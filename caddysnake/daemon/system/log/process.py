@@ -189,7 +189,10 @@ class LogProcess:
         """See ``logs.Taker``. From any thread. Cut when it is too long."""
         if self._channel is None:
             return False
-        self._send(orders.frame(orders.TEXT, told._replace(text=f"{orders.cut(told.text)}\n")._asdict()))
+        content = told._replace(text=f"{orders.cut(told.text)}\n")._asdict()
+        if not told.fields:
+            del content["fields"]  # which the log process of an older version does not know
+        self._send(orders.frame(orders.TEXT, content))
         return True
 
     def restyle(self, style: Style) -> None:

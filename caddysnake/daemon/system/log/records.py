@@ -128,11 +128,11 @@ class Handler(logging.Handler):
         return True
 
 
-def tell(text: str, level: str = "info") -> None:
+def tell(text: str, level: str = "info", **fields: str) -> None:
     """Say something to whoever started us, on standard error, if it can still be written to: as it is in console style,
-    else as a record. Nothing in it is obeyed by a terminal.
+    else as a record, with ``fields``. Nothing in it is obeyed by a terminal.
     """
-    told = Statement(printable(text), level)
+    told = Statement(printable(text), level, fields)
     shown = told.text
     for handler in logging.getLogger("caddysnake").handlers:
         if isinstance(handler, Handler):
