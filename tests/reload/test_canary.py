@@ -421,3 +421,22 @@ def test_a_kept_build_goes_when_its_time_is_over_and_a_refused_one_never_becomes
             await until(lambda: len(each.pools()) == 1, "the end of its workers")
 
     run(work())
+
+
+def test_of_the_build_before_a_worker_that_fails_is_told_and_the_last_one_is_replaced(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        text = site("wsgi", "keep_previous 1m")
+        async with serving(composition(folder, text)) as served:
+            write(folder, "2")
+            await served.change(composition(folder, text), Manner(canary=False))
+            each = served.running.apps[NAME]
+            assert served.roll_back(NAME) == 1
+            os.kill(each.pool.ready[0].pid, signal.SIGKILL)
+            await until(lambda: len(each.pool.ready) == 1, "the first to be gone")
+            await until(lambda: "none takes its place" in caplog.text, "that it is told")
+            os.kill(each.pool.ready[0].pid, signal.SIGKILL)
+            await until(lambda: "it is started again" in caplog.text, "another")
+
+    run(work())

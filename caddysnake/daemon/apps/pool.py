@@ -321,6 +321,10 @@ class Pool(WorkerSink[Worker]):
         if again is not None:
             self.ledger.restarted(reason.code)
             tell_failed(failure, again, worker.pid if worker is not None else 0, self.core.backoff.failures)
+        elif worker is not None and self.core.state in (PoolState.WINDING_DOWN, PoolState.REVIVED):
+            what = "worker failed; none takes its place, since that could get the code that is on disk by now"
+            app, code, error = self.spec.name, failure.code, str(failure)
+            log.error(what, app=app, worker=index, pid=worker.pid, code=code, error=error)
         self._carry_out(orders)
 
     def start_in_turn(self, place: int) -> Starting | None:
