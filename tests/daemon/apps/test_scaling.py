@@ -174,7 +174,7 @@ def test_what_an_event_loop_does_not_get_to_is_shared_with_those_that_come(folde
                         since += len(app.pool.ready) == 3
 
             await asyncio.wait_for(asyncio.gather(*(client() for _ in range(12))), PATIENCE_S)
-            assert since < 60, "within a moment"
+            assert since < 600, "within seconds"
 
     run(work())
 
