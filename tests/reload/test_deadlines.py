@@ -17,7 +17,7 @@ from support.load import Load, app
 from support.rawhttp import Answer, RawClient
 from support.serving import composition, serving
 
-from caddysnake.daemon.workers import hanging as hangs
+from caddysnake.daemon.system.timings import Timings
 
 pytestmark = pytest.mark.system
 
@@ -179,13 +179,11 @@ def test_a_worker_that_is_busy_and_healthy_is_told_of_and_left_alone(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(hangs, "LOOP_STILL_S", 0.5)
-    monkeypatch.setattr(hangs, "THREAD_STILL_S", 0.5)
     (folder / "main.py").write_text(app("1") + SLOW)
     text = caddyfile("asgi", "workers 1") + caddyfile("wsgi", "workers 1", site="unix/y.sock")
 
     async def work() -> None:
-        async with serving(composition(folder, text)) as served:
+        async with serving(composition(folder, text), Timings(loop_still_s=0.5, thread_still_s=0.5)) as served:
             before = {worker.pid for each in served.running.apps.values() for worker in each.pool.ready}
             told = await asyncio.gather(
                 *(asyncio.to_thread(get, "/short", path=folder / name) for name in ("x.sock", "y.sock"))

@@ -13,6 +13,7 @@ from caddysnake.config.language.adapt import load
 from caddysnake.config.plan.plan import plan
 from caddysnake.daemon.supervisor.desired import Desired, compose
 from caddysnake.daemon.supervisor.supervisor import Supervisor
+from caddysnake.daemon.system.timings import TIMINGS, Timings
 from support.worker import PATIENCE_S
 
 
@@ -25,9 +26,9 @@ def composition(folder: Path, text: str) -> Desired:
 
 
 @contextlib.asynccontextmanager
-async def serving(wanted: Desired) -> AsyncIterator[Supervisor]:
+async def serving(wanted: Desired, timings: Timings = TIMINGS) -> AsyncIterator[Supervisor]:
     """``wanted`` at work; everything has ended afterwards."""
-    runs = Supervisor(wanted)
+    runs = Supervisor(wanted, timings=timings)
 
     async def sweep() -> None:
         while True:

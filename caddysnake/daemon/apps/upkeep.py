@@ -9,7 +9,7 @@ from typing import Any
 from ...channel.settings import Settings
 from ..system.log.fields import FieldLog
 from ..system.processes import resident_bytes
-from ..workers.hanging import LOOP_STILL_S, THREAD_STILL_S, HangFinding
+from ..workers.hanging import HangFinding
 from ..workers.worker import Worker
 from .counters import Counters
 from .generation import Generation, Order
@@ -71,10 +71,12 @@ class Upkeep:
                 self._ledger.restarted("deadline")
                 self._replace(worker)
         elif finding is HangFinding.LOOP_STILL:
-            log.warning(f"event loop has been blocked for {LOOP_STILL_S:g} s; its stacks are in its output", **fields)
+            what = f"event loop has been blocked for {worker.watch.loop_still_s:g} s; its stacks are in its output"
+            log.warning(what, **fields)
             worker.write_stacks()
         elif finding is HangFinding.THREAD_STILL:
-            what = f"a thread has been at one request for {THREAD_STILL_S:g} s; its stack is in the worker's output"
+            still_s = worker.watch.thread_still_s
+            what = f"a thread has been at one request for {still_s:g} s; its stack is in the worker's output"
             log.warning(what, **fields)
             worker.write_stacks()
 

@@ -24,9 +24,6 @@ from .running import Running, tell_ready
 
 log = FieldLog("caddysnake.daemon")
 
-_DECIDED_S = 30.0
-"""Longer than this no app that is starting keeps the others from being told ready."""
-
 
 class Manner(NamedTuple):
     """How a change is carried out."""
@@ -275,7 +272,7 @@ class FirstStart(AppsChange):
             running.beginnings.hopes = beginnings
         deciding = asyncio.ensure_future(self._all_decided(beginnings))
         running.beginnings.deciding = deciding
-        await asyncio.wait((deciding,), timeout=_DECIDED_S)
+        await asyncio.wait((deciding,), timeout=running.origins.timings.decided_s)
         if deciding.done():
             deciding.result()
             return

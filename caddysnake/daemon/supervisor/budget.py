@@ -19,8 +19,7 @@ from .running import Running
 
 log = FieldLog("caddysnake.daemon")
 
-_LOOK_S, _LOOK_SELDOM_S, _MANY = 2.0, 10.0, 64
-_IDLE_S = 5.0
+_LOOK_SELDOM_S, _MANY = 10.0, 64
 """Who was asked for within this is not put to sleep for the others' sake."""
 _NEAR = 0.9
 _TELL_S = 60.0
@@ -51,15 +50,15 @@ class Relief(NamedTuple):
     is_enough: bool
 
 
-def relief(excess_bytes: int, sleepers: Iterable[Sleeper], growths: Iterable[Growth]) -> Relief:
-    """Return what to give up of what is ``excess_bytes`` too much. Pure."""
+def relief(excess_bytes: int, sleepers: Iterable[Sleeper], growths: Iterable[Growth], idle_s: float) -> Relief:
+    """Return what to give up of what is ``excess_bytes`` too much; who sleeps has been idle for ``idle_s``. Pure."""
     left = excess_bytes
     sleep: list[Sleeper] = []
     shrink: list[str] = []
     for each in sorted(sleepers, key=lambda each: each.idle_s, reverse=True):
         if left <= 0:
             break
-        if each.idle_s >= _IDLE_S:
+        if each.idle_s >= idle_s:
             sleep.append(each)
             left -= each.size_bytes
     # One of each at a time: what is measured next says whether that was enough.
@@ -100,14 +99,16 @@ class MemoryBudget:
         running = self._running
         pids = [*running.pids()]
         sizes = await asyncio.to_thread(lambda: {pid: memory.share_bytes(pid) for pid in pids})
-        self._next = time.monotonic() + (_LOOK_S if len(pids) <= _MANY else _LOOK_SELDOM_S)
+        look_s = running.origins.timings.memory_look_s if len(pids) <= _MANY else _LOOK_SELDOM_S
+        self._next = time.monotonic() + look_s
         used = self.used_bytes = sum(sizes.values())
         memory.Budget.left_bytes = max(0, budget - used)
         if used <= budget:
             if used > budget * _NEAR:
                 self._tell(f"memory is used up to {used / budget:.0%} of memory_budget", used, budget)
             return
-        wanted = relief(used - budget, _sleepers(running, sizes), _growths(running.served_apps(), sizes))
+        sleepers, growths = _sleepers(running, sizes), _growths(running.served_apps(), sizes)
+        wanted = relief(used - budget, sleepers, growths, running.origins.timings.sleeper_idle_s)
         for each in wanted.sleep:
             idle_s = round(each.idle_s)
             log.info("app is put to sleep: memory_budget", app=each.key, template=each.template, idle_s=idle_s)

@@ -26,6 +26,7 @@ from ..sockets.listeners import Listeners, Trust
 from ..sockets.opener import ListenerOpener
 from ..system.log.fields import FieldLog
 from ..system.tasks import KeptTasks
+from ..system.timings import TIMINGS, Timings
 from ..tenants.tenants import Tenants
 from ..workers.forking.start_limiter import StartLimiter
 from ..workers.launchers import WorkerOrigins
@@ -46,14 +47,18 @@ class Running:
     """``desired`` is what it was made of. ``lend``: see ``Recourse``."""
 
     def __init__(
-        self, desired: Desired, opener: ListenerOpener, lend: Callable[[Connection], bool] | None = None
+        self,
+        desired: Desired,
+        opener: ListenerOpener,
+        lend: Callable[[Connection], bool] | None = None,
+        timings: Timings = TIMINGS,
     ) -> None:
         self.desired = desired
         self.apps: dict[str, App] = {}
         self.templates: dict[str, Tenants] = {}
         self.is_stopping = False
         self.is_hurried = False
-        self.origins = WorkerOrigins()
+        self.origins = WorkerOrigins(timings=timings)
         self.starter = RelayStarter()
         self._lend = lend
         self._loop = asyncio.get_running_loop()

@@ -16,6 +16,7 @@ from ..sockets.connections import Connection
 from ..sockets.opener import ListenerOpener
 from ..system import cgroups
 from ..system.log.fields import FieldLog
+from ..system.timings import TIMINGS, Timings
 from ..tenants.lookup import DynamicApp, UnknownApp, find
 from ..workers.child.launcher import ForkServerKey
 from .app_changes import AS_USUAL, AppsChange, FirstStart, Manner, Outcome, tell_shared
@@ -36,8 +37,10 @@ _PROGRESS_S = 2.0
 class Supervisor:
     """Everything that runs is in ``running``. One change of all at a time; single apps change beside it."""
 
-    def __init__(self, desired: Desired, opener: ListenerOpener | None = None) -> None:
-        self.running = Running(desired, opener or ListenerOpener(), self._lend)
+    def __init__(
+        self, desired: Desired, opener: ListenerOpener | None = None, timings: Timings = TIMINGS
+    ) -> None:
+        self.running = Running(desired, opener or ListenerOpener(), self._lend, timings)
         self.budget = MemoryBudget(self.running)
         self._changing = asyncio.Lock()
         self._may_change = asyncio.Event()

@@ -24,6 +24,16 @@ class Timings(NamedTuple):
     """A fork server that nobody is forked from stays so long, unless it is kept warm."""
     host_lost_s: float = 15.0
     """A thread that was let go may live on so long, before its host counts as lost."""
+    loop_still_s: float = 10.0
+    """An event loop that has been blocked for so long is told of."""
+    thread_still_s: float = 60.0
+    """A thread that is at one request for so long is told of: a download or a long poll may take its time."""
+    decided_s: float = 30.0
+    """Longer than this no app that is starting keeps the others from being told ready."""
+    sleeper_idle_s: float = 5.0
+    """A tenant that was asked for so lately is not put to sleep for its memory."""
+    memory_look_s: float = 2.0
+    """Between two looks at what all workers have."""
     admin_again_s: float = 5.0
     """Until the admin API's default address is tried again."""
 

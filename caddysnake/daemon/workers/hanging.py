@@ -21,12 +21,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from ..system.kinship import stat_of
-
-LOOP_STILL_S = 10.0
-"""An event loop that has been blocked for so long is told of."""
-
-THREAD_STILL_S = 60.0
-"""A thread that is at one request for so long is told of: a download or a long poll may take its time."""
+from ..system.timings import Timings
 
 TELL_AGAIN_S = 60.0
 """For so long nothing further is told of a worker's threads."""
@@ -65,7 +60,8 @@ class HangFinding(Enum):
 class Watchdog:
     """Over one worker. ``limit_s`` is its ``request_timeout``."""
 
-    def __init__(self, limit_s: float | None) -> None:
+    def __init__(self, limit_s: float | None, timings: Timings) -> None:
+        self.loop_still_s, self.thread_still_s = timings.loop_still_s, timings.thread_still_s
         self._limit_s = limit_s
         self._told_tick = 0
         self._told_started = 0
@@ -81,14 +77,15 @@ class Watchdog:
             if pulse.overdue:
                 return HangFinding.OVERDUE
         if pulse.is_loop:
-            if still_s > LOOP_STILL_S and pulse.tick != self._told_tick:
+            if still_s > self.loop_still_s and pulse.tick != self._told_tick:
                 self._told_tick = pulse.tick
                 return HangFinding.LOOP_STILL
             return None
         oldest = min((begun for begun in pulse.started if begun > self._told_started), default=None)
-        if oldest is None or now_ms - oldest < THREAD_STILL_S * 1000 or now_ms < self._told_at_ms + TELL_AGAIN_S * 1000:
+        still_ms = self.thread_still_s * 1000
+        if oldest is None or now_ms - oldest < still_ms or now_ms < self._told_at_ms + TELL_AGAIN_S * 1000:
             return None
-        self._told_started = max(begun for begun in pulse.started if now_ms - begun >= THREAD_STILL_S * 1000)
+        self._told_started = max(begun for begun in pulse.started if now_ms - begun >= still_ms)
         self._told_at_ms = now_ms
         return HangFinding.THREAD_STILL
 

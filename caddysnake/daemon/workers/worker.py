@@ -64,7 +64,7 @@ class Worker:
         """It had completed requests when it was last looked at: at its end."""
         self.last_cpu_s = 0.0
         """What its process had used in the end."""
-        self.watch = Watchdog(settings.request_timeout_s if isinstance(settings, Settings) else None)
+        self.watch = Watchdog(settings.request_timeout_s if isinstance(settings, Settings) else None, timings)
         self._start_timeout_s = start_timeout_s
         self._grace_s = grace_s
         self._sink = sink

@@ -20,8 +20,8 @@ from support.house import run, until
 from support.manager import Manager
 from support.serving import composition, serving
 
-from caddysnake.daemon.supervisor import app_changes
 from caddysnake.daemon.supervisor.supervisor import Supervisor
+from caddysnake.daemon.system.timings import Timings
 
 GOOD = "def wsgi(environ, start):\n    start('200 OK', [('Content-Length', '2')])\n    return [b'ok']\n"
 LIFESPAN = "async def asgi(scope, receive, send):\n    raise RuntimeError('no database')\n"
@@ -258,8 +258,7 @@ def test_a_service_manager_is_told_ready_and_who_is_not(tmp_path: Path) -> None:
             process.close()
 
 
-def test_an_app_that_takes_its_time_keeps_no_other_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_changes, "_DECIDED_S", 5.0)
+def test_an_app_that_takes_its_time_keeps_no_other_waiting(tmp_path: Path) -> None:
     settle(tmp_path)
     (tmp_path / "hangs" / "main.py").write_text(
         "import pathlib, time\nwhile not pathlib.Path('go').exists():\n    time.sleep(0.05)\n" + GOOD
@@ -267,7 +266,7 @@ def test_an_app_that_takes_its_time_keeps_no_other_waiting(tmp_path: Path, monke
     text = direct(tmp_path, "good", "hangs").replace("start_timeout 1s", "start_timeout 60s")
 
     async def work() -> None:
-        async with serving(composition(tmp_path, text)) as runs:
+        async with serving(composition(tmp_path, text), Timings(decided_s=5.0)) as runs:
             assert runs.running.undecided == ["hangs/main:wsgi"]
             await until(lambda: runs.serves_any, "the good one")
             assert (await asyncio.to_thread(get, "/", path=tmp_path / "good.sock"))[0] == 200
@@ -279,13 +278,12 @@ def test_an_app_that_takes_its_time_keeps_no_other_waiting(tmp_path: Path, monke
     run(work())
 
 
-def test_the_start_has_failed_also_when_that_shows_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(app_changes, "_DECIDED_S", 0.2)
+def test_the_start_has_failed_also_when_that_shows_late(tmp_path: Path) -> None:
     settle(tmp_path)
     text = direct(tmp_path, "imports", "hangs")
 
     async def work() -> None:
-        runs = Supervisor(composition(tmp_path, text))
+        runs = Supervisor(composition(tmp_path, text), timings=Timings(decided_s=0.2))
         await runs.start()
         try:
             assert not runs.serves_any
@@ -310,15 +308,14 @@ def test_a_change_of_its_code_has_an_app_tried_at_once(tmp_path: Path) -> None:
 
 
 def test_a_change_of_code_that_hangs_as_it_starts_is_tried_at_once_too(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(app_changes, "_DECIDED_S", 0.3)
     settle(tmp_path)
     text = direct(tmp_path, "good", "hangs").replace("start_timeout 1s", "start_timeout 600s")
     text = text.replace("\t\tworkers 1\n", "\t\tworkers 1\n\t\tautoreload\n")
 
     async def work() -> None:
-        async with serving(composition(tmp_path, text)) as runs:
+        async with serving(composition(tmp_path, text), Timings(decided_s=0.3)) as runs:
             assert "hangs/main:wsgi" in runs.running.undecided
             await asyncio.sleep(0.5)
             KINDS["hangs"].mend(tmp_path / "hangs")

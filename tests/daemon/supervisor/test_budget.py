@@ -10,8 +10,8 @@ from support.daemon import get
 from support.house import run, until
 from support.serving import composition, serving
 
-from caddysnake.daemon.supervisor import budget
 from caddysnake.daemon.supervisor.budget import Growth, Relief, Sleeper, relief
+from caddysnake.daemon.system.timings import Timings
 
 A, B, C = (Sleeper("t", key, idle_s, 100) for key, idle_s in (("a", 10.0), ("b", 900.0), ("c", 1.0)))
 
@@ -28,7 +28,7 @@ A, B, C = (Sleeper("t", key, idle_s, 100) for key, idle_s in (("a", 10.0), ("b",
 def test_who_was_not_asked_for_longest_sleeps_first_and_then_pools_shrink(
     excess: int, sleepers: list[Sleeper], growths: list[Growth], given_up: Relief
 ) -> None:
-    assert relief(excess, sleepers, growths) == given_up
+    assert relief(excess, sleepers, growths, idle_s=5.0) == given_up
 
 
 FILE = """
@@ -62,8 +62,6 @@ def test_tenants_sleep_and_a_pool_shrinks_before_the_budget_is_exceeded_for_long
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(budget, "_IDLE_S", 0.2)
-    monkeypatch.setattr(budget, "_LOOK_S", 0.3)
     for name in ("one.test", "two.test", "grown"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "main.py").write_text(LARGE)
@@ -72,7 +70,7 @@ def test_tenants_sleep_and_a_pool_shrinks_before_the_budget_is_exceeded_for_long
         return (await asyncio.to_thread(get, "/", path=tmp_path / "a.sock", Host=host))[1]
 
     async def work() -> None:
-        async with serving(composition(tmp_path, FILE)) as served:
+        async with serving(composition(tmp_path, FILE), Timings(sleeper_idle_s=0.2, memory_look_s=0.3)) as served:
             (tenants,) = served.running.templates.values()
             grown = served.running.apps["grown/main:wsgi"]
             assert await ask("one.test") == b"here"
