@@ -92,17 +92,18 @@ def test_a_reload_lets_the_old_end_at_their_own_pace_before_the_new_begin(tmp_pa
         old = notes.wait("a started")
         notes.wait("b started")
         begun = time.monotonic()
-        for _ in range(2):
+        for times in (2, 3):
             command(process, tmp_path, "reload", check=True)
+            notes.wait("b started", times)  # before it listens, the signal ends it
         assert time.monotonic() - begun < 60, "neither this reload nor the next waits for it"
         notes.wait("a told")
-        notes.wait("b started", 3)
         assert notes.pids("a started") == [old]
         assert alive(old)
         (tmp_path / "leave").touch()
         notes.wait("a started", 2)
         assert notes.pids("a left") == [old]
         assert len(notes.pids("a started")) == 2, "that of the build in between was never wanted"
+        assert "never retrieved" not in process.log
 
 
 def test_what_does_not_listen_is_ended_by_force_with_what_it_has_started(tmp_path: Path) -> None:

@@ -128,3 +128,18 @@ def test_behind_proxies_that_caddy_trusts_the_client_is_whom_they_name(tmp_path:
         forwarded = {"X-Forwarded-For": "6.6.6.6, 198.51.100.7, 192.0.2.1"}
         assert get("/", port, **forwarded) == (200, b"198.51.100.7")
         assert get("/", port) == (200, b"127.0.0.1")
+
+
+def test_an_app_that_knows_no_root_path_is_put_below_a_prefix(tmp_path: Path, environ: dict[str, str]) -> None:
+    """By Caddy's ``uri strip_prefix``, as docs/caddyfile.md says: the app sees no prefix at all."""
+    port = free_port()
+    (tmp_path / "api.py").write_text(
+        "async def app(scope, receive, send):\n"
+        "    await send({'type': 'http.response.start', 'status': 200, 'headers': []})\n"
+        "    await send({'type': 'http.response.body', 'body': repr((scope['path'], scope['root_path'])).encode()})\n"
+    )
+    block = "\t\tpython {\n\t\t\tmodule_asgi api:app\n\t\t\tworkers 1\n\t\t}\n"
+    handles = f"\thandle /api/* {{\n\t\turi strip_prefix /api\n{block}\t}}\n\thandle {{\n\t\trespond other\n\t}}\n"
+    with daemon(tmp_path, f"http://127.0.0.1:{port} {{\n{handles}}}\n", "--caddy", environ=environ):
+        assert get("/api/items?a=1", port) == (200, b"('/items', '')")
+        assert get("/items", port) == (200, b"other")

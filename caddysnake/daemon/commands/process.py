@@ -146,6 +146,8 @@ class SupervisedProcess:
             for task in (done, *asked):
                 task.cancel()
             await asyncio.wait((done, *asked))
+            if not done.cancelled():
+                done.exception()  # a gather that is cancelled has one, of which asyncio complains if nobody asks
 
     async def _lived(self) -> Ending:
         """Start it, unless it runs, and wait for its end."""
