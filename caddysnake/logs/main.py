@@ -34,10 +34,6 @@ IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.
 
 _PR_SET_DUMPABLE = 4
 _TICK_S = 0.2
-_REST_S = 0.02
-_LITTLE_BYTES = 16 * 1024
-"""Where so little comes at a time, and again within that time, more is let come before it is read: to be woken for each
-line costs both sides several times what the line does. A pipe has room for much more."""
 _MAKE_BYTES_A_TURN = 512 * 1024
 _ORDERS_A_TURN = 64
 _FAREWELL_S = 2.0
@@ -64,8 +60,6 @@ class LogProcess:
         self._poll.register(channel.fileno(), select.EPOLLIN)
         self._poll.register(sink.room_fd, select.EPOLLIN)
         self._ticked_at = 0.0
-        self._read_bytes = 0
-        """In this turn."""
         self._lost = 0
         self._ring = Ring()
         self._readers: dict[int, Reader] = {}
@@ -73,7 +67,6 @@ class LogProcess:
     def run(self) -> None:
         """Until the daemon says that it is over, or is gone and all pipes have ended."""
         has_work = False
-        rested_at = 0.0
         while self._channel is not None or self._streams or self._pending:
             waits_s = 0 if has_work else _TICK_S if self._restless or self._pending or self._lost else -1
             for fd, events in self._poll.poll(waits_s):
@@ -94,11 +87,6 @@ class LogProcess:
             if now - self._ticked_at >= _TICK_S:
                 self._ticked_at = now
                 self._tick(now)
-            if self._read_bytes:
-                if not has_work and self._read_bytes <= _LITTLE_BYTES and now - rested_at <= _REST_S:
-                    time.sleep(_REST_S)
-                self._read_bytes = 0
-                rested_at = time.monotonic()
         self._finish()
 
     # Orders
@@ -229,7 +217,7 @@ class LogProcess:
     # Streams
 
     def _read(self, stream: Stream) -> None:
-        self._read_bytes += stream.read()
+        stream.read()
         if stream.has_ended:
             self._end(stream)
         else:

@@ -128,23 +128,23 @@ class Stream:
         """Something has been read of which no records have been made."""
         return bool(self._pending)
 
-    def read(self) -> int:
-        """Read what is there, at most ``READ_BYTES``: so many bytes, 0 when there was nothing."""
+    def read(self) -> bool:
+        """Read what is there, at most ``READ_BYTES``; False when there was nothing."""
         try:
             data = os.read(self.fd, READ_BYTES)
         except BlockingIOError:
-            return 0
+            return False
         except OSError:
             data = b""
         if not data:
             self.has_ended = True
-            return 0
+            return False
         if self._pending_bytes >= PENDING_MAX_BYTES:
             self._drop(data)
         else:
             self._pending.append(data)
             self._pending_bytes += len(data)
-        return len(data)
+        return True
 
     def close(self) -> None:
         """Read no more. It must be out of the epoll by then: the daemon has a duplicate, which would go on firing."""
