@@ -38,7 +38,7 @@ SETTLE_S = 0.005
 """Caddy has sent its last byte before it has found the end of what it sends: so long an answer waits behind a large
 request that it does not read."""
 
-IDLE_S = 0.25
+IDLE_S = 1.0
 TOTAL_S = 1.0
 """How long an answer waits for more of its request, and for all of it, unless more time is enough (``wait_s``)."""
 
