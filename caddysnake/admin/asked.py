@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .hosting import Hosting
     from .request import Answer, Request
 
-CONNECTIONS_MAX = 256  # more than are accepted in a turn of the loop: those would end each other, unread
+CONNECTIONS_MAX = 256
 _STATUS = {HostAnswer.YES: 200, HostAnswer.NO: 404, HostAnswer.BUSY: 503}
 _SHUTDOWN_S = 1.0
 
@@ -107,7 +107,7 @@ class OnDemandEndpoint(ControlEndpoint):
                 self._answer, lambda exc: _said(exc.status, str(exc)), CONNECTIONS_MAX, _SHUTDOWN_S
             )
         if self._present is not None:
-            self._present.listener.accept_into(asyncio.get_running_loop(), self._server.accept)
+            self._present.listener.accept_into(asyncio.get_running_loop(), self._server.accept, self._server.has_room)
 
     async def _answer(self, request: Request) -> Answer:
         """``GET /…?domain=HOST``, whatever the path."""

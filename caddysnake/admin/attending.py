@@ -197,7 +197,7 @@ class AdminServer(ControlEndpoint):
                 await server.stop()  # another came first
                 return
             server.access = Access(current.endpoint)  # a reload may have changed whom it serves meanwhile
-            present.listener.accept_into(asyncio.get_running_loop(), server.accept)
+            present.listener.accept_into(asyncio.get_running_loop(), server.accept, server.has_room)
             log.info("admin API ready", extra={"fields": {"listener": present.listener.name}})
         former, self._server = self._server, server
         self._served = None if present is None else present.listener

@@ -11,8 +11,8 @@ import contextlib
 import math
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from typing import NamedTuple, SupportsIndex
 
 from ..http1.errors import ProtocolError
 from ..http1.limits import Limits
@@ -38,6 +38,22 @@ class Answer(NamedTuple):
     headers: dict[str, str]
 
 
+class _Reader(asyncio.StreamReader):
+    """``has_come``: something that nobody has read yet, or whose reader has not had its turn yet."""
+
+    has_come = False
+
+    def feed_data(self, data: Iterable[SupportsIndex]) -> None:
+        """Called by the transport."""
+        self.has_come = True
+        super().feed_data(data)
+
+    async def read(self, n: int = -1) -> bytes:
+        data = await super().read(n)
+        self.has_come = False
+        return data
+
+
 class HttpConnection:
     """One, until it is closed. ``since``: when we began to wait for the client; None: it waits for us."""
 
@@ -46,7 +62,7 @@ class HttpConnection:
         self.since: float | None = asyncio.get_running_loop().time()
         self._parser = RequestParser(_LIMITS)
         self._response = Response(None)
-        self._reader = asyncio.StreamReader(_READ_BYTES)
+        self._reader = _Reader(_READ_BYTES)
         self._writer: asyncio.StreamWriter  # once it is open
 
     async def open(self) -> None:
@@ -65,6 +81,14 @@ class HttpConnection:
     def is_there(self) -> bool:
         """The client has not left, nor said that it sends no more."""
         return not self._writer.is_closing() and not self._reader.at_eof()
+
+    @property
+    def is_unread(self) -> bool:
+        """Something that the client has sent waits for us."""
+        try:
+            return self._reader.has_come or bool(self.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
 
     @property
     def is_idle(self) -> bool:

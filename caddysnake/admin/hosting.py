@@ -1,7 +1,8 @@
 """Serves connections that the daemon's own listeners accept.
 
 Over TCP anybody on the machine may connect. So there are only so many at a time: when there are too many, whoever has
-kept us waiting for longest goes.
+kept us waiting for longest goes. Who has only just connected is about to ask, and who has asked waits for us: when all
+are like that, the next one waits to be accepted.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable
+from operator import itemgetter
 
 from ..daemon.sockets.shares import reserve
 from ..daemon.system.tasks import KeptTasks
@@ -18,6 +20,12 @@ from .connection import HttpConnection
 from .request import Answer, Handler, Request
 
 log = logging.getLogger("caddysnake.admin")
+
+SILENT_S = 0.1
+"""So long, whoever is to ask may say nothing."""
+
+UNREAD_S = 1.0
+"""So long, what was sent may wait for us; later it is one who sends more, and fetches no answer."""
 
 
 class Hosting:
@@ -48,12 +56,24 @@ class Hosting:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def has_room(self) -> bool:
+        """Whether one more may be accepted, if need be in the place of another."""
+        return len(self._connections) < self._connections_max or self._idler() is not None
+
     def accept(self, sock: socket.socket) -> None:
         """Serve a new connection. When there are too many, the one that has kept us waiting for longest is ended; where
         all wait for us, the new one is."""
-        if self._is_stopping or (len(self._connections) >= self._connections_max and not self._evict()):
+        if self._is_stopping:
             sock.close()
             return
+        if len(self._connections) >= self._connections_max:
+            idler = self._idler()
+            if idler is None:
+                sock.close()
+                return
+            task = self._connections.pop(idler)
+            if idler.since is not None:  # those who left go by themselves, and are not counted any more
+                task.cancel()
         sock.setblocking(False)
         connection = HttpConnection(sock)
         task = self._connections[connection] = self._tasks.begin(self._serve(connection))
@@ -63,16 +83,22 @@ class Hosting:
         self._connections.pop(connection, None)
         connection.sock.close()  # for one that ended before it was opened
 
-    def _evict(self) -> bool:
-        """Make room for one; those who left are the first that nobody counts any more."""
-        may_go = [each for each in self._connections if each.since is not None or not each.is_there]
-        if not may_go:
-            return False
-        evicted = min(may_go, key=lambda each: each.since or 0.0)
-        task = self._connections.pop(evicted)
-        if evicted.since is not None:
-            task.cancel()
-        return True
+    def _idler(self) -> HttpConnection | None:
+        """Who may go: somebody who left, else whoever has kept us waiting for longest."""
+        now = asyncio.get_running_loop().time()
+        waiting = []
+        for each in self._connections:
+            if each.since is not None:
+                waiting.append((each.since, each))
+            elif not each.is_there:
+                return each
+        waiting.sort(key=itemgetter(0))
+        for since, each in waiting:
+            if now - since < SILENT_S:
+                break
+            if now - since >= UNREAD_S or not each.is_unread:
+                return each
+        return None
 
     async def _serve(self, connection: HttpConnection) -> None:
         try:

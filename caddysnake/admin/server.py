@@ -90,6 +90,10 @@ class Server:
         for sock in self._dismissed:
             sock.close()
 
+    def has_room(self) -> bool:
+        """Whether one more may be accepted."""
+        return self._hosting.has_room()
+
     def accept(self, sock: socket.socket) -> None:
         """Serve a new connection, if it is somebody's who may call."""
         desired = self._daemon.running.desired

@@ -54,7 +54,7 @@ def test_others_and_the_operator_are_served_while_one_listener_is_flooded(
             client.settimeout(PATIENCE_S)
             client.connect(str(tmp_path / f"{attacked}.sock"))
             client.sendall(begun)
-        process.wait_for_log("a listener has its share of the open files")
+        process.wait_for_log("a listener has all the connections it may have")
         for name in {"attacked", "other", "shared"} - {attacked}:
             assert get("/pid", path=tmp_path / f"{name}.sock", Host="b")[0] == 200
         assert command(process, tmp_path, "status").returncode == 0
@@ -77,7 +77,7 @@ def test_requests_that_wait_for_an_answer_leave_links_to_others(tmp_path: Path) 
             client.settimeout(PATIENCE_S)
             client.connect(str(tmp_path / "shared.sock"))
             client.sendall(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")
-        process.wait_for_log("a listener has its share of the open files")
+        process.wait_for_log("a listener has all the connections it may have")
         assert get("/quick", path=tmp_path / "other.sock")[0] == 200
         assert command(process, tmp_path, "status").returncode == 0
         assert len(os.listdir(f"/proc/{process.pid}/fd")) < LIMIT

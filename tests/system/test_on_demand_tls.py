@@ -150,10 +150,11 @@ def test_all_who_ask_at_once_are_answered_and_who_says_nothing_keeps_nobody_out(
 
         for _ in range(300):
             connect()  # and say nothing
-        asking = [connect() for _ in range(600)]
-        for number, client in enumerate(asking):
+        asking = []
+        for number in range(600):
             host = f"nobody{number}" if number % 2 else "ada"
-            client.sendall(f"GET /?domain={host}.tenants.test HTTP/1.0\r\n\r\n".encode())
+            asking.append(connect())
+            asking[-1].sendall(f"GET /?domain={host}.tenants.test HTTP/1.0\r\n\r\n".encode())
         answers = [client.makefile("rb").read().split(b" ")[1] for client in asking]
         assert answers == [b"200", b"404"] * 300
 

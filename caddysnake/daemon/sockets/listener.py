@@ -48,8 +48,14 @@ class Listener:
         self.trouble = ""
         """Why nobody can connect, when its file is gone and cannot be made anew."""
 
-    def accept_into(self, loop: asyncio.AbstractEventLoop, on_connection: Callable[[socket.socket], None]) -> None:
-        """Call ``on_connection`` with each accepted socket, which is the callee's then."""
+    def accept_into(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_connection: Callable[[socket.socket], None],
+        has_room: Callable[[], bool],
+    ) -> None:
+        """Call ``on_connection`` with each accepted socket, which is the callee's then, as long as it ``has_room``."""
+        self.has_room = has_room
         see_to = mishaps.or_else(socket.socket.close)(on_connection)
         self.accept_descriptors(loop, lambda fd: see_to(self.socket_of(fd)))
 
@@ -132,8 +138,8 @@ class Listener:
         now = self._loop.time()
         if now - self._told_at >= _TELL_AGAIN_S:
             self._told_at = now
-            hint = "raise the limit of open files, or see who opens so many connections there"
-            log.warning("a listener has its share of the open files: who connects there waits",
+            hint = "see who opens so many connections there; where open files are the limit, raise it"
+            log.warning("a listener has all the connections it may have: who connects there waits",
                         extra={"fields": {"listener": self.name, "hint": hint}})  # fmt: skip
         self._rest()
 
