@@ -52,9 +52,9 @@ class Listener:
         self,
         loop: asyncio.AbstractEventLoop,
         on_connection: Callable[[socket.socket], None],
-        has_room: Callable[[], bool],
+        has_room: Callable[[], bool] | None = None,
     ) -> None:
-        """Call ``on_connection`` with each accepted socket, which is the callee's then, as long as it ``has_room``."""
+        """Call ``on_connection`` with each accepted socket, which is the callee's then. ``has_room``: see there."""
         self.has_room = has_room
         see_to = mishaps.or_else(socket.socket.close)(on_connection)
         self.accept_descriptors(loop, lambda fd: see_to(self.socket_of(fd)))
