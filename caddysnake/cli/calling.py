@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import quote
 
+from ..doctor.findings import Silence
 from .reading import CommandFailed
 
 PATIENCE_S = 30.0
@@ -36,8 +37,15 @@ _LINE_MAX = 64 * 1024
 class CallFailed(CommandFailed):
     """The daemon was not reached, or would not. ``answer`` is what it said, if it did."""
 
-    def __init__(self, text: str, answer: Mapping[str, Any] | None = None, hint: str | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        answer: Mapping[str, Any] | None = None,
+        hint: str | None = None,
+        silence: Silence = Silence.UNKNOWN,
+    ) -> None:
         self.answer = answer or {}
+        self.silence = silence
         super().__init__(text, self.answer.get("hint", hint))
 
 
@@ -159,9 +167,11 @@ def _asked(
             yield sock
     except PermissionError as exc:
         why = exc.strerror or "not permitted"
-        raise CallFailed(f"cannot use the admin API at {target}: {why}; call as the daemon's user, or root") from None
+        text = f"cannot use the admin API at {target}: {why}; call as the daemon's user, or root"
+        raise CallFailed(text, silence=Silence.DENIED) from None
     except TimeoutError:
-        raise CallFailed(f"the admin API at {target} does not answer: see the daemon's log") from None
+        text = f"the admin API at {target} does not answer: see the daemon's log"
+        raise CallFailed(text, silence=Silence.HANGS) from None
     except OSError as exc:
         raise CallFailed(f"cannot reach the admin API at {target}: {exc.strerror or exc}") from None
 
@@ -266,8 +276,9 @@ def _silent(target: Target, sock: socket.socket) -> CallFailed:
     except OSError:
         state = ""
     if not state or pid == 1:
-        return CallFailed(f"{text}: see the daemon's log")
+        return CallFailed(f"{text}: see the daemon's log", silence=Silence.HANGS)
     if state in "Tt":
-        return CallFailed(f"{text}: process {pid} has been stopped", hint=f"`kill -CONT {pid}` lets it go on")
+        text, hint = f"{text}: process {pid} has been stopped", f"`kill -CONT {pid}` lets it go on"
+        return CallFailed(text, hint=hint, silence=Silence.STOPPED)
     hint = f"see its log; `kill -KILL {pid}` ends it, and it can be started again"
-    return CallFailed(f"{text}: process {pid} hangs", hint=hint)
+    return CallFailed(f"{text}: process {pid} hangs", hint=hint, silence=Silence.HANGS)

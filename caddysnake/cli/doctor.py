@@ -22,7 +22,7 @@ from ..config.language.adapt import ConfigErrors
 from ..config.plan.fence import unwalled
 from ..config.plan.isolation import shared
 from ..config.plan.plan import Plan
-from ..doctor.findings import Finding, Level, Topic
+from ..doctor.findings import Finding, Level, Silence, Topic
 from ..doctor.front import find_front, upstreams
 from ..doctor.machine import check_machine, isolating
 from ..doctor.reach import Who, of_database
@@ -57,12 +57,12 @@ def main(args: argparse.Namespace) -> int:
     if front is not None and front.is_guess and in_container():
         front = None  # it is in a container of its own, with users of its own
     file = _file_of(args)
-    status, why_not = _ask(file)
+    status, why_not, silence = _ask(file)
     runner = runner_of(file, None if status is None else status["daemon"]["pid"])
     plan, findings = _read(args, runner)
     if file is not None:
         holders = [holder_of(each.path) for each in (() if plan is None else plan.listeners)]
-        findings += check_daemon(status, why_not, file, runner, next(filter(None, holders), None))
+        findings += check_daemon(status, why_not, file, runner, next(filter(None, holders), None), silence)
     if status is not None:
         findings += [*check_apps(status), *check_beside(status)]
     # Under --caddy the daemon's own child connects: whether it is there, and may, is not in question.
@@ -89,14 +89,14 @@ def _file_of(args: argparse.Namespace) -> str | None:
         return None
 
 
-def _ask(file: str | None) -> tuple[dict[str, Any] | None, str]:
+def _ask(file: str | None) -> tuple[dict[str, Any] | None, str, Silence]:
     """What the daemon of ``file`` says of itself, or why it says nothing."""
     if file is None:
-        return None, ""
+        return None, "", Silence.UNKNOWN
     try:
-        return call(find(None, file), "GET", "/status", _ASK_S), ""
+        return call(find(None, file), "GET", "/status", _ASK_S), "", Silence.UNKNOWN
     except CallFailed as exc:
-        return None, str(exc).partition("\n")[0]
+        return None, str(exc).partition("\n")[0], exc.silence
 
 
 def _users(plan: Plan) -> dict[str, Who]:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import Any, NamedTuple
 
+from ..doctor.findings import Silence
 from .calling import CallFailed, Target, call, is_strangers, peer_of
 from .reading import add_config_arguments
 
@@ -142,7 +143,10 @@ def _of_file(file: str) -> Target:
     unit = "" if mine or _ADMIN_OFF.search(_options_of(path)) else _unit_of(path)
     if said is not None and not unit:
         return said  # whoever calls it says why that cannot be
-    raise CallFailed(unit or _nobody(path, file, mine, others))
+    if mine:
+        where = f"the daemon of {path} is at {mine[0].target}, which this user may not use"
+        raise CallFailed(f"{where}: {_call_as(mine[0].uid)}", silence=Silence.DENIED)
+    raise CallFailed(unit or _nobody(path, file, others))
 
 
 def _unit_of(path: str) -> str:
@@ -156,10 +160,7 @@ def _unit_of(path: str) -> str:
     return f"no daemon answers for {path}: {text}\n{'Its log' if command == unit.log else 'Hint'}: {command}"
 
 
-def _nobody(path: str, file: str, refused: list[_Seen], others: list[tuple[_Seen, str]]) -> str:
-    if refused:
-        target, uid, _ = refused[0]
-        return f"the daemon of {path} is at {target}, which this user may not use: {_call_as(uid)}"
+def _nobody(path: str, file: str, others: list[tuple[_Seen, str]]) -> str:
     start = f"`caddysnake run --config {file}`"
     text = f"no daemon answers for {path}: start it with {start}, or say where its admin API is with --address"
     if _ADMIN_OFF.search(_options_of(path)):

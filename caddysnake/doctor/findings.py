@@ -25,6 +25,15 @@ class Finding(NamedTuple):
     """A command for a shell, or a line for a file; empty where there is nothing to fix."""
 
 
+class Silence(Enum):
+    """Why a daemon says nothing of itself."""
+
+    UNKNOWN = ""
+    HANGS = "hangs"
+    STOPPED = "stopped"  # by a signal
+    DENIED = "denied"  # to this user
+
+
 class Topic(str):
     """What something is found about."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config.plan.plan import Plan
 from ..daemon.system.cgroups import runs_systemd
-from .findings import Finding, Topic, stuck
+from .findings import Finding, Silence, Topic, stuck
 from .front import Front
 from .reach import Who, entering, group_of, may
 from .service import Runner, in_container, last_words, shortened, units
@@ -24,7 +24,12 @@ _ERRORS = 20
 
 
 def check_daemon(
-    status: Mapping[str, Any] | None, why_not: str, file: str, runner: Runner, holder: int | None = None
+    status: Mapping[str, Any] | None,
+    why_not: str,
+    file: str,
+    runner: Runner,
+    holder: int | None = None,
+    silence: Silence = Silence.UNKNOWN,
 ) -> Iterator[Finding]:
     """Whether the daemon of ``file`` answers (``status``); else ``why_not``. ``holder``: of its sockets."""
     quoted, unit = shlex.quote(file), runner.unit
@@ -37,15 +42,18 @@ def check_daemon(
             fix = _then(f"caddysnake reload --config {quoted}")
             yield TOPIC.bad(f"{text}: {_end(daemon['refused']['error'])}", fix)
         return
-    hangs = "does not answer" in why_not
-    if unit is not None and (unit.state != "active" or hangs):
+    hangs = silence is Silence.HANGS
+    pid = holder or (0 if unit is None else unit.pid)
+    if silence is Silence.STOPPED and pid:
+        yield TOPIC.bad(f"process {pid} runs {file}, but has been stopped", f"kill -CONT {pid}")
+    elif unit is not None and (unit.state != "active" or hangs):
         yield TOPIC.bad(*unit.silence())
     elif unit is not None:
         yield TOPIC.doubt(f"{unit.name} runs, and cannot be asked: {why_not}")
     elif hangs and holder is not None:
         again = f"kill -KILL {holder} && caddysnake run --config {quoted}"
         yield TOPIC.bad(f"process {holder} runs {file}, but does not answer: it hangs", again)
-    elif "call as " in why_not:
+    elif silence is Silence.DENIED:
         yield TOPIC.doubt(f"it cannot be asked: {why_not}", f"sudo caddysnake doctor --config {quoted}")
     else:
         yield TOPIC.doubt(f"no daemon runs {file}: {why_not}", f"caddysnake run --config {quoted}")
