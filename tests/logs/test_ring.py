@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import resource
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from caddysnake.logs.formats import Console, journal_line, json_line
 from caddysnake.logs.records import LEVELS, Record
-from caddysnake.logs.ring import WAITING_MAX_BYTES, Query, Reader, Ring
+from caddysnake.logs.ring import RING_BYTES, WAITING_MAX_BYTES, Query, Reader, Ring
 
 
 def record(number: int, app: str | None = "blog:app", level: str = "info", msg: str = "said") -> Record:
@@ -95,3 +97,12 @@ def test_one_who_does_not_read_so_fast_is_told_what_he_misses() -> None:
         assert not reader.write()
     finally:
         os.close(writing)
+
+
+def test_what_is_kept_takes_no_more_memory_than_it_is_counted_for() -> None:
+    def held_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+    ring, before = Ring(), held_bytes()
+    fill(ring, *(record(number, msg="x" * 500) for number in range(12_000)))
+    assert held_bytes() - before < 3 * RING_BYTES
