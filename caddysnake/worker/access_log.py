@@ -6,6 +6,7 @@ Making a record of that, and leaving secrets out, is done where it holds up no r
 
 from __future__ import annotations
 
+import threading
 from itertools import chain
 
 from ..channel.records import Records, current
@@ -81,11 +82,14 @@ def _bare(head: RequestHead) -> RequestHead:
 
 
 class AccessLog:
-    """Writes lines; from any thread. An event loop collects those of a turn (``collect``)."""
+    """Collects the lines of a turn, and writes them as one piece: each by itself would wake the log process. From any
+    thread.
+    """
 
     def __init__(self, records: Records) -> None:
-        self.write = records.write
+        self._write = records.write
         self._lines: list[bytes] = []
+        self._lock = threading.Lock()
 
     def collect(self, made: bytes) -> bool:
         """Keep a line for ``flush``; True when it is the first."""
@@ -93,9 +97,12 @@ class AccessLog:
         return len(self._lines) == 1
 
     def flush(self) -> None:
-        """Write the lines collected since the last call, as one piece. Called on the loop's thread only."""
-        lines, self._lines = self._lines, []
-        self.write(b"".join(lines))
+        """Write the lines collected since the last call."""
+        if self._lines:
+            with self._lock:
+                lines = self._lines[:]
+                del self._lines[: len(lines)]  # others may come meanwhile
+                self._write(b"".join(lines))
 
 
 def access_log(settings: Settings) -> AccessLog | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from pathlib import Path
@@ -123,3 +124,30 @@ def test_a_client_that_leaves_is_a_499(tmp_path: Path, interface: str) -> None:
         (record,) = access(process)
     assert record["status"] in (499, 200)
     assert record["request"]["uri"] == "/slow"
+
+
+def test_a_request_is_logged_though_its_thread_goes_on_with_one_that_takes_long(tmp_path: Path) -> None:
+    (tmp_path / "probe.py").write_text(
+        "import pathlib, time\n\n"
+        "def wsgi(environ, start_response):\n"
+        "    awaited = pathlib.Path(__file__).with_name(environ['PATH_INFO'][1:] + '.txt')\n"
+        "    while 'wait' in awaited.name and not awaited.exists():\n"
+        "        time.sleep(0.01)\n"
+        "    start_response('204 No Content', [])\n"
+        "    return []\n"
+    )
+    text = DIRECT.format(folder=tmp_path, interface="wsgi", more="\n\t\tthreads 1")
+    with daemon(tmp_path, text) as process, contextlib.ExitStack() as held:
+        connections = [UnixHTTPConnection(tmp_path / "app.sock") for _ in range(3)]
+        clients = [held.enter_context(contextlib.closing(each)) for each in connections]
+        for client in clients:
+            client.request("GET", "/begun")
+            client.getresponse().read()
+        # What comes while the thread is busy is taken together.
+        for client, path in zip(clients, ("/wait-1", "/quick", "/wait-2"), strict=True):
+            client.request("GET", path)
+        (tmp_path / "wait-1.txt").touch()
+        process.wait_for_log('"uri":"/quick"')
+        assert '"uri":"/wait-2"' not in process.log
+        (tmp_path / "wait-2.txt").touch()
+        process.wait_for_log('"uri":"/wait-2"')

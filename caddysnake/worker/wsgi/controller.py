@@ -85,6 +85,7 @@ class Controller:
         expire: Callable[[Connection], None],
         websockets: WebSockets,
         keep_s: float,
+        flush_log: Callable[[], None],
         deadlines: Deadlines | None = None,
         may_exit: bool = True,
     ) -> None:
@@ -97,6 +98,7 @@ class Controller:
         self._expire = expire
         self._websockets = websockets
         self._keep_s = keep_s
+        self._flush_log = flush_log
         self._kept_until = 0.0
         self._awaited: dict[Connection, float] = {}
         """Taken while it drains: until when the request is awaited for which it was given."""
@@ -162,6 +164,7 @@ class Controller:
         self._page.header[WORD_CONNECTIONS] = len(self._table.held)
         if not self._pool.asleep and self._pool.tick(now) is Watch.EXHAUSTED and self._shares_load:
             self._stand_in()
+        self._flush_log()  # of a thread that is in its next call by now
         if self._stands_in is not None:
             self._turn_away(now)
         if self._deadlines is not None:

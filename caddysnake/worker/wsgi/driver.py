@@ -74,6 +74,10 @@ def _told_arrival(connection: Connection, environ: dict[str, Any], start: float,
     return arrived if stamp is None else min(arrived, start - waited_since(stamp, time.time()))
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Next(Enum):
     """What is to become of a connection."""
 
@@ -120,6 +124,7 @@ class Driver:
         self._new_upgrade = partial(upgrade_factory, deadlines, access is not None)
         self._websockets = websockets
         self._log = None if access is None else line_writer(access)
+        self.flush_log = _nothing if access is None else access.flush
 
     def handle(self, connection: Connection, counters: Counters) -> None:
         """See an owned connection as far as it goes now."""
@@ -326,6 +331,7 @@ class Driver:
             counters.end(start, call.answered if call.failed else call.status, call.sent_bytes)
             if self._log is not None:
                 self._log(call, connection, 0, time.monotonic() - start, 0.0)
+                self.flush_log()
             if call.socket.is_taken:
                 self._table.end(connection)
             elif owned:

@@ -85,6 +85,7 @@ class WsgiServer:
             self._driver.expire,
             websockets,
             settings.websocket_keep_s,
+            self._driver.flush_log,
             deadlines,
             may_exit=not settings.shares_process,
         )
@@ -126,7 +127,7 @@ class WsgiServer:
         records.speak_for_thread(self._records)
         pool, table = self._pool, self._table
         poll, claim, missed, ready = table.epoll.poll, table.parked.pop, table.missed, table.ready
-        handle = self._driver.handle
+        handle, flush_log = self._driver.handle, self._driver.flush_log
         counters = Counters(self._page.thread(thread.index))
         turn = thread.turn
         thread.native_id = threading.get_native_id()
@@ -141,6 +142,7 @@ class WsgiServer:
                     turn += 1
                     thread.turn = turn
                     counters.write()
+                    flush_log()
                 if pool.surplus:
                     pool.rest(thread)
                 else:
@@ -166,6 +168,7 @@ class WsgiServer:
                 pool.sample(lambda owned=connection: handle(owned, counters))  # type: ignore[misc]
             else:
                 handle(connection, counters)
+        flush_log()
 
     # For the controller.
 

@@ -57,7 +57,7 @@ class LoggedTimedCall(_Logged, TimedCall):
 
 
 def log(access: AccessLog, call: Call, connection: Connection, received: int, took_s: float, waited_s: float) -> None:
-    """Write the line of ``call``: it has been answered, or nobody is there to read the answer."""
+    """Keep the line of ``call``: it has been answered, or nobody is there to read the answer."""
     status = (call.answered if call.failed else call.status) or CLIENT_GONE
     flags = TRUSTED if connection.trusted else 0
     if connection.origin is Origin.LINK:
@@ -65,4 +65,4 @@ def log(access: AccessLog, call: Call, connection: Connection, received: int, to
     flags |= queue_bits(waited_s)
     base = connection.base
     peer = (base["REMOTE_ADDR"], int(base.get("REMOTE_PORT", 0)))
-    access.write(line(call.head, flags, peer, received, call.sent_bytes, status, took_s, call.sent_head))
+    access.collect(line(call.head, flags, peer, received, call.sent_bytes, status, took_s, call.sent_head))
