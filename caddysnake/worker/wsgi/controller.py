@@ -110,8 +110,7 @@ class Controller:
         self._next_scan = 0.0
         self._grace_s = ORPHAN_GRACE_S
         self._over_at = float("inf")
-        self._is_cut = False
-        self._cut_at = 0.0
+        self._cut_at: float | None = None
         self._is_told_to_end = False
         self._stands_in: list[int] | None = None  # the threads' turns when they were found stuck
         self._may_return = 0.0
@@ -183,7 +182,7 @@ class Controller:
         if self._table.timed:
             wait_s = max(0.0, self._next_scan - time.monotonic())
         if self._phase is not ControllerPhase.SERVING:
-            sweep_s = _SCAN_S if self._is_cut and self._kept_until else _SWEEP_S
+            sweep_s = _SCAN_S if self._cut_at is not None and self._kept_until else _SWEEP_S
             wait_s = sweep_s if wait_s < 0 else min(wait_s, sweep_s)
         if self._stands_in is not None and self._table.ready:
             wait_s = _SWEEP_S if wait_s < 0 else min(wait_s, _SWEEP_S)
@@ -269,7 +268,7 @@ class Controller:
 
     def _serve(self, message: Take, sock: socket.socket) -> None:
         flags = message.flags
-        is_welcome = self._phase is ControllerPhase.DRAINING and flags & TAKE_TIED and not self._is_cut
+        is_welcome = self._phase is ControllerPhase.DRAINING and flags & TAKE_TIED and self._cut_at is None
         if self._phase is not ControllerPhase.SERVING and not is_welcome:
             # Handed over before the daemon's own Drain; untouched, so it may go back as it is.
             sock.close()
@@ -317,7 +316,7 @@ class Controller:
         if self._kept_until:
             self._kept_until = 0.0
             self._over_at = time.monotonic() + self._grace_s
-            self._is_cut = False
+            self._cut_at = None
             self._websockets.leave(is_orphaned=self._phase is ControllerPhase.ORPHANED)
 
     def _orphan(self) -> None:
@@ -341,9 +340,8 @@ class Controller:
 
     def _cut(self, now: float) -> None:
         """The grace is over: who writes or reads finds the connection ended, so that streams are closed."""
-        if self._is_cut:
+        if self._cut_at is not None:
             return
-        self._is_cut = True
         self._cut_at = now
         self._sweep()  # a grace of nothing has left no time for it
         kept = self._websockets.taken() if self._kept_until else []
@@ -382,9 +380,7 @@ class Controller:
             return False
         if self._kept_until and self._websockets.count:
             return False
-        if self._is_cut and not self._busy and time.monotonic() >= self._cut_at + _SETTLED_S:
-            return True
-        if self._is_cut and time.monotonic() >= self._cut_at + CANCEL_S:
+        if self._cut_at is not None and time.monotonic() >= self._cut_at + (CANCEL_S if self._busy else _SETTLED_S):
             return True
         return not self._table.held and not self._table.returned and not self._busy
 
