@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -11,6 +12,10 @@ import pytest
 from support.daemon import eventually
 from support.rawhttp import RawClient
 from support.worker import Worker, running, settings
+from werkzeug.test import EnvironBuilder
+from werkzeug.utils import send_file
+
+from caddysnake.worker.wsgi.call.file_wrapper import FileWrapper
 
 HERE = Path(__file__).parent
 
@@ -366,6 +371,23 @@ def test_a_file_that_is_none_of_the_kernels_is_read(client: RawClient) -> None:
     assert client.get("/memory_file", "X-Length: 7").body == b"from me"
     assert client.get("/memory_file", "X-Length: 6").body == b"from m"
     assert client.get("/memory_file", "X-Length: 12").whole is False
+
+
+def test_a_range_of_a_file_is_read_from_where_it_begins() -> None:
+    class Watched(io.BytesIO):
+        read_bytes = 0
+
+        def read(self, size: int | None = -1) -> bytes:
+            data = super().read(size)
+            self.read_bytes += len(data)
+            return data
+
+    environ = EnvironBuilder(headers={"Range": "bytes=-10"}).get_environ()
+    environ["wsgi.file_wrapper"] = FileWrapper
+    file = Watched(b"0123456789" * 20_000)
+    answer = send_file(file, environ, mimetype="video/mp4", conditional=True)
+    assert (answer.status_code, b"".join(answer.iter_encoded())) == (206, b"0123456789")
+    assert file.read_bytes == 10
 
 
 # environ and the rest

@@ -22,8 +22,27 @@ class FileWrapper:
             self.close = filelike.close
 
     def __iter__(self) -> Iterator[bytes]:
-        read, size = self.filelike.read, self.block_size
-        return iter(lambda: read(size), b"")
+        return self
+
+    def __next__(self) -> bytes:
+        data: bytes = self.filelike.read(self.block_size)
+        if not data:
+            raise StopIteration
+        return data
+
+    # Werkzeug goes to where a range begins by these, and else reads the file from its beginning.
+
+    def seekable(self) -> bool:
+        """Whether the file is known to have a position that can be set."""
+        return hasattr(self.filelike, "seekable") and bool(self.filelike.seekable())
+
+    def seek(self, *where: int) -> int:
+        """As of the file."""
+        return int(self.filelike.seek(*where))
+
+    def tell(self) -> int:
+        """As of the file."""
+        return int(self.filelike.tell())
 
     def limited(self, size: int) -> Iterator[bytes]:
         """What is read, up to ``size`` bytes (PEP 3333: as far as Content-Length says)."""
