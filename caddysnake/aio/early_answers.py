@@ -13,6 +13,9 @@ answer. What it has sent by then it cannot drop. Therefore:
   connection then;
 * a client that takes nothing of an answer may be one that sends all before it reads: what no app has asked for is read
   and dropped then, so that neither side waits for ever.
+
+Over HTTP/2 and 3 Caddy drops nothing and ends no connection. There an answer still waits for content that says how much
+it is, for the sake of clients that send all before they read; but not for content that may be half of a conversation.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import socket
 import struct
 import termios
 
+from ..http1.forwarded import last_member
 from ..http1.request import RequestHead
 
 KEPT_MAX_BYTES = 1 << 20
@@ -54,6 +58,16 @@ STALL_S = 1.0
 
 LOOK_S = 0.002
 """How often is looked whether a client has read everything."""
+
+
+def may_converse(head: RequestHead) -> bool:
+    """Whether content without a length comes over HTTP/2 or 3, as gRPC's does: who sends it may wait for an answer to
+    its beginning. Caddy says so in the last Via (2.6 says nothing).
+    """
+    if not head.chunked:
+        return False
+    via = b",".join(value for name, value in head.headers if name == b"via")
+    return last_member(via).startswith((b"2", b"3"))
 
 
 def is_near_end(head: RequestHead, received: int) -> bool:

@@ -155,7 +155,7 @@ def test_a_denied_socket_is_told_why(site: Site) -> None:
 
 
 def test_an_answer_with_trailers_is_whole_without_them(site: Site) -> None:
-    """Caddy does not pass ``TE`` on, and without that nobody is sent trailers (RFC 9110 section 6.5.1)."""
+    """Caddy passes on no ``TE`` that Connection names; without it nobody gets trailers (RFC 9110 section 6.5.1)."""
     with site.raw() as client:
         client.send(b"GET /plain/trailers HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n")
         client.head()

@@ -16,6 +16,28 @@ LONG = 4000
 """Bytes beyond which a case is not sent one by one."""
 
 
+TALKING = """
+from _caddysnake.aio import early_answers
+
+early_answers.IDLE_S = early_answers.TOTAL_S = early_answers.END_S = 3600.0
+
+async def asgi(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200})
+    await send({"type": "http.response.body", "body": b"ready", "more_body": True})
+    content, more = b"", True
+    while more:
+        message = await receive()
+        content, more = content + message["body"], message["more_body"]
+    await send({"type": "http.response.body", "body": content})
+
+def wsgi(environ, start_response):
+    start_response("200 OK", [])
+    yield b"ready"
+    yield environ["wsgi.input"].read()
+"""
+"""Answers to a request that has only begun, in a worker where such an answer waits for an hour."""
+
+
 @pytest.fixture(scope="module", params=["asgi", "wsgi"])
 def worker(request: pytest.FixtureRequest) -> Iterator[Worker]:
     wanted = settings(f"cases_app:{request.param}", request.param, HERE, lifespan="off", threads=2, **SETTINGS)
@@ -63,3 +85,21 @@ def give(client: RawClient, data: bytes, piecewise: bool) -> None:
             client.send(data[at : at + 1])
     except (BrokenPipeError, ConnectionResetError):
         pass  # refused before the end, which the answer will say
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+@pytest.mark.parametrize("via", ["2.0", "3.0"])
+def test_over_http_2_and_3_an_answer_does_not_wait_for_content_without_a_length(
+    tmp_path: Path, kind: str, via: str
+) -> None:
+    (tmp_path / "talking.py").write_text(TALKING)
+    fields = f"Host: a\r\nTransfer-Encoding: chunked\r\nVia: 1.1 first, 1.1 second\r\nVia: {via} Caddy\r\n\r\n"
+    with (
+        running(settings(f"talking:{kind}", kind, tmp_path, lifespan="off")) as worker,
+        RawClient(worker.connect()) as client,
+    ):
+        client.send(f"POST / HTTP/1.1\r\n{fields}3\r\none\r\n".encode())
+        assert client.head()[0] == 200
+        assert client.exactly(10) == b"5\r\nready\r\n"
+        client.send(b"3\r\ntwo\r\n0\r\n\r\n")
+        assert client.exactly(16) == b"6\r\nonetwo\r\n0\r\n\r\n"

@@ -292,10 +292,10 @@ class Connection(Expectant):
         dropped. False when no more of it comes. Raises ``ClientGone``, ``ProtocolError``.
         """
         parser = self.parser
-        if parser.complete:
-            return False
         head = parser.head
         assert head is not None
+        if parser.complete or early_answers.may_converse(head):
+            return False
         begun = time.monotonic()
         while not parser.complete:
             is_enough = is_end or (keeps_bytes and parser.body_bytes >= keeps_bytes)

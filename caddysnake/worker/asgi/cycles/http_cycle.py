@@ -29,7 +29,7 @@ from collections.abc import MutableMapping
 from time import monotonic
 from typing import Any
 
-from ....aio.early_answers import LARGE_BYTES
+from ....aio.early_answers import LARGE_BYTES, may_converse
 from ....http1.errors import ResponseError
 from ....http1.response import ResponsePhase, informational
 from ..turns import SLICE_S
@@ -259,7 +259,7 @@ class HttpCycle(Cycle):
 
     async def _hold(self, keep: bool, is_end: bool = False) -> bool:
         connection = self.connection
-        if connection.is_reading_ahead:
+        if connection.is_reading_ahead or may_converse(self.head):
             return False
         comes = await connection.read_ahead(keep, is_end)
         if self.is_gone:
