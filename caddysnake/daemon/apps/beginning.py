@@ -91,7 +91,10 @@ class Beginning:
             if not self._pauses:
                 self._retry(pause_s)
         else:
-            self._done(took)
+            if self._is_hurried:  # in the moment in which it came up: its workers are being ended
+                self._retry(0.0)
+            else:
+                self._done(took)
         finally:
             self.decided.set()
 

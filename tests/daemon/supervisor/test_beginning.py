@@ -307,21 +307,40 @@ def test_a_change_of_its_code_has_an_app_tried_at_once(tmp_path: Path) -> None:
         becomes(tmp_path, "imports", 200)
 
 
-def test_a_change_of_code_that_hangs_as_it_starts_is_tried_at_once_too(
-    tmp_path: Path
-) -> None:
+def test_a_change_of_code_that_hangs_as_it_starts_is_tried_at_once_too(tmp_path: Path) -> None:
     settle(tmp_path)
     text = direct(tmp_path, "good", "hangs").replace("start_timeout 1s", "start_timeout 600s")
     text = text.replace("\t\tworkers 1\n", "\t\tworkers 1\n\t\tautoreload\n")
+    (tmp_path / "hangs" / "main.py").write_text("import time\nopen('begun', 'w').close()\ntime.sleep(1000)\n")
 
     async def work() -> None:
         async with serving(composition(tmp_path, text), Timings(decided_s=0.3)) as runs:
             assert "hangs/main:wsgi" in runs.running.undecided
-            await asyncio.sleep(0.5)
+            await until((tmp_path / "hangs" / "begun").exists, "its import")
             KINDS["hangs"].mend(tmp_path / "hangs")
             assert (await asyncio.to_thread(get, "/", path=tmp_path / "hangs.sock"))[0] == 200
-            assert runs.running.undecided == []
+            await until(lambda: runs.running.undecided == [], "the good one")
             assert runs.failed() == {}
+
+    run(work())
+
+
+def test_a_change_of_code_in_the_moment_in_which_an_app_comes_up_leaves_it_up(tmp_path: Path) -> None:
+    settle(tmp_path)
+    waits = "import os, time\nwhile not os.path.exists('go'):\n    time.sleep(0.01)\n"
+    (tmp_path / "good" / "main.py").write_text(waits + GOOD)
+
+    async def work() -> None:
+        async with serving(composition(tmp_path, direct(tmp_path, "good")), Timings(decided_s=0.0)) as runs:
+            (app,) = runs.running.apps.values()
+            (tmp_path / "good" / "go").touch()
+            while not app.pool.ready:  # noqa: ASYNC110  # each turn of the loop is looked at
+                await asyncio.sleep(0)
+            assert app.hurry is not None, "what waits for it has not had its turn"
+            app.hurry()
+            assert (await asyncio.to_thread(get, "/", path=tmp_path / "good.sock"))[0] == 200
+            await until(lambda: app.hurry is None)
+            assert (await asyncio.to_thread(get, "/", path=tmp_path / "good.sock"))[0] == 200
 
     run(work())
 
