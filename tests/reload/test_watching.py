@@ -161,9 +161,10 @@ def test_a_link_that_leads_elsewhere_is_followed_there(tmp_path: Path) -> None:
         current = tmp_path / "current"
         current.symlink_to("1")
         watching = Watching()
-        seen = Seen(tmp_path)
+        seen, marker = Seen(tmp_path), Seen(tmp_path)
         watching.watch(Root(str(current)), QUIET_S, seen.tell, time.time() + 3600)
-        await asyncio.sleep(0.3)
+        watching.watch(Root(str(current), ("*.marker",)), QUIET_S, marker.tell, time.time() + 3600)
+        await until(lambda: _is_watched(current, marker), "the watch")
         (tmp_path / "next").symlink_to("2")
         os.replace(tmp_path / "next", current)
         await until(lambda: "2/main.py" in seen.paths, "news of the other release")

@@ -182,10 +182,12 @@ def free_port() -> int:
     """A port of the loopback that nobody has, and that this process was not given before.
 
     Below those that the kernel gives to clients and to whoever asks for any: until our server listens, one of those
-    can go to somebody else, or be given here a second time.
+    can go to somebody else, or be given here a second time. Of the processes that run tests each has its own.
     """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = _chance.randrange(20_000, 32_768)
+        port = _chance.randrange(20_000 + number, 32_768, processes)
         with socket.socket() as sock, contextlib.suppress(OSError):
             sock.bind(("127.0.0.1", port))
             if port not in _given:

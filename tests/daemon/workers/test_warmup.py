@@ -79,7 +79,7 @@ def test_a_build_that_answers_badly_is_refused_with_what_it_said(
     async def work() -> None:
         async with House() as house:
             wanted = spec(f"warm:{interface}", interface, folder, workers=2, grace_s=0.5)
-            app = house.app(wanted._replace(warmup=WarmUp((path,), timeout_s=0.5)))
+            app = house.app(wanted._replace(warmup=WarmUp((path,), timeout_s=0.5 if path == "/slow" else 30.0)))
             with pytest.raises(StartFailed, match=why) as caught:
                 await app.start()
             assert caught.value.code == "warmup-failed"

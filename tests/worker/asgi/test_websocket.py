@@ -418,7 +418,7 @@ def test_two_receives_wait_without_losing_a_message(client: RawClient, worker: W
 
 def test_a_client_that_is_silent_is_pinged_and_then_dropped() -> None:
     wanted = settings(
-        "websocket_apps:app", "asgi", HERE, websocket_ping_interval_s=0.2, websocket_ping_timeout_s=0.2, lifespan="off"
+        "websocket_apps:app", "asgi", HERE, websocket_ping_interval_s=0.2, websocket_ping_timeout_s=2.0, lifespan="off"
     )
     with running(wanted) as worker:
         with RawSocket(worker.connect()) as ws:
