@@ -197,6 +197,27 @@ def test_what_stands_in_files_in_other_ways_is_read_too(tmp_path: Path) -> None:
         imported(["daphne -p 80 x:app"], {})
 
 
+def test_variables_of_a_unit_mean_what_they_do_in_systemd(tmp_path: Path) -> None:
+    """A file outranks the unit, an empty setting takes back, and a doubled sign is one."""
+    (tmp_path / "env").write_text("W=4\n")
+    unit = (
+        "[Service]\nEnvironment=Z=9\nEnvironment=\nEnvironment=W=1 PORT=8080 P=a%%40b\n"
+        f"EnvironmentFile=-{tmp_path}/env\nEnvironmentFile=-{tmp_path}/absent\n"
+        "ExecStart=/usr/bin/env A=1 /bin/sh -c 'exec uvicorn --port $${PORT} --workers $W app:app'\n"
+    )
+    (tmp_path / "a.service").write_text(unit)
+    text = imported([str(tmp_path / "a.service")], {})
+    assert all(f"{each}\n" in text for each in ("workers 4", "tcp/127.0.0.1:8080 {", "env_var A 1", "env_var P a%40b"))
+    assert not any(each in text for each in ("env_var W", "env_var Z", "specifiers of systemd"))
+    assert f"# EnvironmentFile=-{tmp_path}/absent: it cannot be read from here: of what both set" in text
+    (tmp_path / "env").write_text("GUNICORN_CMD_ARGS='-w 3'\n")
+    (tmp_path / "a.service").write_text(
+        f"[Service]\nUser=%i\nEnvironmentFile={tmp_path}/env\nExecStart=gunicorn app:app\n"
+    )
+    text = imported([str(tmp_path / "a.service")], {})
+    assert all(each in text for each in ("workers 3", "specifiers of systemd")), text
+
+
 def test_a_list_on_the_command_line_replaces_that_of_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "gunicorn.conf.py").write_text("bind = '0.0.0.0:8000'\nworkers = 3\n")
     (tmp_path / "Procfile").write_text("web: gunicorn -b 127.0.0.1:9000 app:app\n")

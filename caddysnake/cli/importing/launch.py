@@ -54,6 +54,8 @@ class Launch:
     folder: str = ""
     """The folder that the command runs in, there; empty: where the daemon is started."""
     environ: dict[str, str] = field(default_factory=dict)
+    from_files: dict[str, str] = field(default_factory=dict)
+    """What of it stands in files that are lines of the block."""
     user: str = ""
     group: str = ""
     is_port_given: bool = False
@@ -112,11 +114,7 @@ def shell(text: str, start: Launch) -> list[Launch]:
     if re.search(r"\besac\b", text):
         text = _CASE.sub("\n", text)
     for words in _split(text, start.file):
-        while words and (words[0] in _PREFIXES or _ASSIGNMENT.match(words[0])):
-            first = words.pop(0)
-            if _ASSIGNMENT.match(first):
-                name, _, value = first.partition("=")
-                here = replace(here, environ={**here.environ, name: expand(value, here.environ)})
+        here = _started(words, here)
         if not words or _PASSED_OVER.fullmatch(words[0]):
             continue
         if words[0] in ("source", "."):
@@ -131,8 +129,20 @@ def shell(text: str, start: Launch) -> list[Launch]:
     return found
 
 
+def _started(words: list[str], here: Launch) -> Launch:
+    """Take what stands in front of a command off ``words``; with the variables that it sets."""
+    while words and (posixpath.basename(words[0]) in _PREFIXES or _ASSIGNMENT.match(words[0])):
+        first = words.pop(0)
+        if _ASSIGNMENT.match(first):
+            name, _, value = first.partition("=")
+            here = replace(here, environ={**here.environ, name: expand(value, here.environ)})
+    return here
+
+
 def commands(launch: Launch) -> list[Launch]:
     """What ``launch`` comes to, with the shells that it starts for that gone through. Raises ``CannotImport``."""
+    words = list(launch.words)
+    launch = replace(_started(words, launch), words=words)
     for at, (name, option) in enumerate(zip(launch.words, launch.words[1:], strict=False)):
         if posixpath.basename(name) in _SHELLS and re.fullmatch(r"-[a-z]*c", option) and at + 2 < len(launch.words):
             before = launch.words[:at]

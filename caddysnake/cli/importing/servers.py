@@ -80,7 +80,8 @@ def block_of(launch: Launch) -> Block:
             continue
         if name in ("PORT", "WEB_CONCURRENCY") or (name == "VIRTUAL_ENV" and block.has("venv")):
             continue
-        block.environ(name, value)
+        if launch.from_files.get(name) != value:
+            block.environ(name, value)
     return block
 
 

@@ -8,7 +8,6 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterator
-from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from typing import Final
@@ -30,11 +29,11 @@ _OF_THE_UNIT: Final = {
     **dict.fromkeys(("KillMode", "KillSignal"), "the daemon ends its workers in order, within `grace_period`"),
     "TimeoutStopSec": "`grace_period` is how long requests may run on",
     "TimeoutStartSec": "`start_timeout`",
-    "RuntimeDirectory": "folders of sockets are made where they are missing, as /run/caddysnake is by its unit",
+    "RuntimeDirectory": "the folder of a socket has to be there: /run/caddysnake is made by the unit of the daemon",
     "PIDFile": "none is needed",
     "MemoryMax": "`limits { memory … }` or `max_memory` for each worker; for all, in the daemon's unit",
     "MemoryHigh": "`max_memory` for each worker; for all, in the daemon's unit",
-    "UMask": "the mode of the socket stands in its address",
+    "UMask": "the mode of the socket stands in its address; apps with `user` have umask 027, others the daemon's",
     **dict.fromkeys(
         ("ExecStartPre", "ExecStartPost", "ExecStopPost"), "belongs into the deploy, before `caddysnake reload`"
     ),
@@ -63,16 +62,21 @@ def procfile(text: str, start: Launch) -> Iterator[tuple[str, Launch]]:
 def unit(text: str, start: Launch) -> Launch:
     """The command of a service. Raises ``CannotImport``: it has none."""
     launch = replace(start)
-    from_files: dict[str, str] = {}
+    set_here: dict[str, str] = {}
+    files: list[str] = []
     command = ""
     at = 0
-    for line, section, name, value in _settings(text, start.file):
+    for line, section, name, written in _settings(text, start.file):
+        value = written.replace("%%", "%")
         if section != "Service":
             if section not in ("Unit", "Install"):
                 launch.notes.append((f"[{section}] {name}={value}", _UNITS_OWN))
             continue
+        if re.search(r"(?<!%)(%%)*%\w", written):
+            why = "specifiers of systemd are not replaced here: write what they stand for"
+            launch.notes.append(("%i and the like", why))
         if name == "ExecStart":
-            command, at = value.lstrip("@-:+!"), line
+            command, at = value.lstrip("@-:+!").replace("$$", "$"), line
         elif name == "WorkingDirectory":
             launch.folder = value.lstrip("-")
             if launch.folder == "~":
@@ -83,16 +87,10 @@ def unit(text: str, start: Launch) -> Launch:
         elif name == "Group":
             launch.group = value
         elif name == "Environment":
-            for pair in _words(value, start.file, line):
-                variable, _, text_of = pair.partition("=")
-                launch.environ[variable] = text_of
+            pairs = dict(each.split("=", 1) for each in _words(value, start.file, line) if "=" in each)
+            set_here = {**set_here, **pairs} if value else {}  # an empty one takes back those before it
         elif name == "EnvironmentFile":
-            if (found := launch.read(value.lstrip("-"))) is not None:
-                with suppress(CaddyfileError):
-                    from_files.update(parse(found[1].encode(), found[0]))
-            launch.lines.append(("env_file", value.lstrip("-")))
-            if value.startswith("-"):
-                launch.notes.append((f"EnvironmentFile={value}", "the file must be there"))
+            files = [*files, value] if value else []
         elif name in _LIMITS and value.partition(":")[0].lstrip("-").isdecimal():
             launch.lines.append(("limits", _LIMITS[name], value.partition(":")[0]))
         elif name == "ExecStartPre" and _is_of_app(words := _words(value.lstrip("@-:+!"), start.file, line)):
@@ -101,11 +99,26 @@ def unit(text: str, start: Launch) -> Launch:
             launch.notes.append((f"{name}={value}", _OF_THE_UNIT.get(name, _UNITS_OWN)))
     if not command:
         raise CannotImport(f"{start.file}: there is no ExecStart= in it (name the service's unit)")
-    if "%" in command or "%" in launch.folder:
-        why = "specifiers of systemd are not replaced here: write what they stand for"
-        launch.notes.append(("%i and the like", why))
-    words = expanded(_words(command, start.file, at), {**launch.environ, **from_files})
-    return replace(launch, words=words, file=f"{start.file}:{at}")
+    for setting in files:
+        _read(setting, launch, bool(set_here))
+    launch.environ = {**set_here, **launch.from_files}
+    launch.words = expanded(_words(command, start.file, at), launch.environ)
+    return replace(launch, file=f"{start.file}:{at}")
+
+
+def _read(setting: str, launch: Launch, is_more_set: bool) -> None:
+    """Read an ``EnvironmentFile=``. ``is_more_set``: there is an ``Environment=``, which a file outranks."""
+    path = setting.removeprefix("-")
+    launch.lines.append(("env_file", path))
+    notes = ["the file must be there"] if setting.startswith("-") else []
+    found = launch.read(path)
+    try:
+        launch.from_files.update(parse(found[1].encode(), found[0]) if found is not None else {})
+    except CaddyfileError as exc:
+        notes.append(str(exc))
+    if found is None and is_more_set:
+        notes.append("it cannot be read from here: of what both set, systemd takes the file's, and here `env_var` wins")
+    launch.notes += [(f"EnvironmentFile={setting}", each) for each in notes]
 
 
 def _is_of_app(words: list[str]) -> bool:
