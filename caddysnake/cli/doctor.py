@@ -62,7 +62,8 @@ def main(args: argparse.Namespace) -> int:
     plan, findings = _read(args, runner)
     if file is not None:
         holders = [holder_of(each.path) for each in (() if plan is None else plan.listeners)]
-        findings += check_daemon(status, why_not, file, runner, next(filter(None, holders), None), silence)
+        holder = next(filter(None, holders), None)
+        findings += check_daemon(status, why_not, file, runner, holder, silence, args.caddy)
     if status is not None:
         findings += [*check_apps(status), *check_beside(status)]
     # Under --caddy the daemon's own child connects: whether it is there, and may, is not in question.
@@ -137,7 +138,7 @@ def _isolation(plan: Plan, runner: Runner) -> Iterator[Finding]:
     walled = {app.name for app in plan.apps} - set(unwalled(plan))
     found = [each for each in shared(plan, runner.who.uid) if not walled.issuperset(each.apps)]
     for each in found:
-        yield _ISOLATION.doubt(str(each), isolating(runner))
+        yield _ISOLATION.doubt(str(each), isolating(runner, each.uid))
     for text in sandboxes(plan):
         yield _ISOLATION.good(text)
     if not walled and not found and len(plan.apps) > 1:

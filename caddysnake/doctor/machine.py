@@ -59,10 +59,10 @@ def _walls(why_not: str, abi: int) -> Finding:
     return TOPIC.good(f"Landlock {abi}: `sandbox on` keeps apps apart, also those of one user")
 
 
-def isolating(runner: Runner) -> str:
-    """How apps are kept apart here."""
+def isolating(runner: Runner, uid: int) -> str:
+    """How apps that run as user ``uid`` are kept apart here: root's cannot be in a sandbox."""
     first = "" if runner.who.uid == 0 else "a daemon that is root (`caddysnake systemd --install --now --users`), and "
-    wall = "" if walls.why_not() else "; or put each into a sandbox: sandbox on"
+    wall = "" if uid == 0 or walls.why_not() else "; or put each into a sandbox: sandbox on"
     return f"give each app a user of its own: {first}user NAME in its block{wall}"
 
 

@@ -30,9 +30,13 @@ def check_daemon(
     runner: Runner,
     holder: int | None = None,
     silence: Silence = Silence.UNKNOWN,
+    with_caddy: bool = False,
 ) -> Iterator[Finding]:
-    """Whether the daemon of ``file`` answers (``status``); else ``why_not``. ``holder``: of its sockets."""
+    """Whether the daemon of ``file`` answers (``status``); else ``why_not``. ``holder``: of its sockets.
+    ``with_caddy``: it is, or would be, `run --caddy`.
+    """
     quoted, unit = shlex.quote(file), runner.unit
+    start = f"caddysnake run{' --caddy' if with_caddy else ''} --config {quoted}"
     if status is not None:
         daemon = status["daemon"]
         where = f", {unit.name}" if unit is not None else ""
@@ -51,12 +55,13 @@ def check_daemon(
     elif unit is not None:
         yield TOPIC.doubt(f"{unit.name} runs, and cannot be asked: {why_not}")
     elif hangs and holder is not None:
-        again = f"kill -KILL {holder} && caddysnake run --config {quoted}"
-        yield TOPIC.bad(f"process {holder} runs {file}, but does not answer: it hangs", again)
+        text = f"process {holder} runs {file}, but does not answer: it hangs"
+        yield TOPIC.bad(text, f"kill -KILL {holder} && {start}")
     elif silence is Silence.DENIED:
         yield TOPIC.doubt(f"it cannot be asked: {why_not}", f"sudo caddysnake doctor --config {quoted}")
     else:
-        yield TOPIC.doubt(f"no daemon runs {file}: {why_not}", f"caddysnake run --config {quoted}")
+        why = "" if why_not.startswith("no daemon") else f": {why_not}"
+        yield TOPIC.doubt(f"no daemon runs {file}{why}", start)
         text = "whether its apps can be imported is not known while none runs it"
         yield _APPS.doubt(text, f"caddysnake validate --import --config {quoted}")
 
@@ -102,9 +107,10 @@ def check_apps(status: Mapping[str, Any]) -> Iterator[Finding]:
 
 def check_beside(status: Mapping[str, Any]) -> Iterator[Finding]:
     """Processes that end again and again, and schedules whose last run has failed."""
+    command = f"caddysnake logs --config {shlex.quote(status['daemon']['file'])}"
     for owner in (*status["apps"], *status["templates"]):
         name = owner["name"]
-        log = f"caddysnake logs {shlex.quote(name) if 'key' in owner else ''} --process".replace("  ", " ")
+        log = f"{command}{f' {shlex.quote(name)}' if 'key' in owner else ''} --process"
         for each in owner.get("processes", ()):
             if each["state"] == "failed":
                 text = f"process {each['name']} of {name} ends again and again: {_end(each['last_end']['reason'])}"

@@ -24,6 +24,7 @@ from caddysnake.config.language.adapt import load
 from caddysnake.config.plan.plan import plan
 from caddysnake.doctor.findings import Finding, Level, Silence
 from caddysnake.doctor.front import Front, upstreams
+from caddysnake.doctor.machine import isolating
 from caddysnake.doctor.reach import Who
 from caddysnake.doctor.running import check_daemon, check_reach
 from caddysnake.doctor.service import Runner, Unit, last_error, read_units, runner_of
@@ -214,7 +215,7 @@ def test_what_fails_beside_the_workers_is_told_and_leads_to_what_it_wrote(folder
         assert "bad Caddyfile:8: process: there is no command no-such-queue" in told
         assert "there is no such command for this user in" in told
         assert "schedule nightly of main:app: its last run, " in told
-        mend = "caddysnake logs main:app --process nightly"
+        mend = f"caddysnake logs --config {folder}/Caddyfile main:app --process nightly"
         assert f"failed: exit status 4 {mend}" in told
         assert "no disk" in command(process, folder, *mend.split()[1:], check=True).stdout
         (folder / "Caddyfile").write_text(file(folder))
@@ -296,6 +297,9 @@ def test_a_unit_that_is_started_again_and_again_leads_to_its_log() -> None:
     refused = "the daemon of /srv/Caddyfile is at unix//run/s.sock, which this user may not use: call as root"
     (found,) = check_daemon(None, refused, "/srv/Caddyfile", runner._replace(unit=None), silence=Silence.DENIED)
     assert found.fix == "sudo caddysnake doctor --config /srv/Caddyfile", "not to start another one"
+    found, _ = check_daemon(None, "no daemon answers", "/srv/Caddyfile", runner._replace(unit=None), with_caddy=True)
+    assert found.fix == "caddysnake run --caddy --config /srv/Caddyfile", "as it is started"
+    assert "sandbox" not in isolating(runner, 0), "root's apps cannot be in one"
 
 
 @needs_root
