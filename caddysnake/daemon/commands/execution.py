@@ -322,8 +322,9 @@ def _told(answer: bytes, surroundings: Surroundings) -> str:
         return "it was not executed"
     user = "this user" if surroundings.account is None else f"user {surroundings.account.name}"
     if number == 2 and os.sep not in what:
-        folders = surroundings.environ["PATH"]
-        return f"{what}: there is no such command for {user} in {folders}. Install it there, or write its whole path"
+        first, *more = surroundings.environ["PATH"].split(os.pathsep)
+        where = f"{first}{', nor elsewhere in PATH' if more else ''}"
+        return f"{what}: there is no such command for {user} in {where}. Install it there, or write its whole path"
     if what == surroundings.working_dir:
         return f"working_dir {what}: {text}, for {user}"
     return f"{what}: {text}, for {user}"
