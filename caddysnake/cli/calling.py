@@ -25,7 +25,7 @@ from .reading import CommandFailed
 PATIENCE_S = 30.0
 _LOOK_S = 3.0
 _ALIVE_S = 5.0
-"""A daemon that says nothing for so long, to whatever it is asked, hangs."""
+"""A daemon that says nothing for so long, to whatever it is asked, hangs, unless it loads another version."""
 _LONGEST_S = 3600.0
 _LINES = "application/x-ndjson"
 _SILENCE_S = 60.0
@@ -270,6 +270,8 @@ def _await_answer(sock: socket.socket, target: Target, timeout: float) -> None:
 def _silent(target: Target, sock: socket.socket) -> CallFailed:
     """What to say of a daemon that answers nobody, and what ends that."""
     text, pid = f"the admin API at {target} does not answer", _peer(sock)[0] if target.path else 0
+    if _is_upgrading(pid):
+        return CallFailed(f"the daemon, process {pid}, is loading another version", hint="ask again in a moment")
     try:
         with open(f"/proc/{pid}/stat", encoding="latin-1") as opened:
             state = opened.read().rpartition(") ")[2][:1]
@@ -282,3 +284,18 @@ def _silent(target: Target, sock: socket.socket) -> CallFailed:
         return CallFailed(text, hint=hint, silence=Silence.STOPPED)
     hint = f"see its log; `kill -KILL {pid}` ends it, and it can be started again"
     return CallFailed(f"{text}: process {pid} hangs", hint=hint, silence=Silence.HANGS)
+
+
+def _is_upgrading(pid: int) -> bool:
+    """The daemon ``pid`` loads another version: a child with the same command line stands in (``stand_in``)."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as opened:
+            return _words_of(pid) in map(_words_of, opened.read().split())
+    except OSError:
+        return False
+
+
+def _words_of(pid: int | str) -> list[bytes]:
+    """What it was started with, but for the name of the interpreter, which may be a longer one from then on."""
+    with open(f"/proc/{pid}/cmdline", "rb") as opened:
+        return opened.read().split(b"\0")[1:]

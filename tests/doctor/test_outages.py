@@ -300,6 +300,9 @@ def test_a_unit_that_is_started_again_and_again_leads_to_its_log() -> None:
     found, _ = check_daemon(None, "no daemon answers", "/srv/Caddyfile", runner._replace(unit=None), with_caddy=True)
     assert found.fix == "caddysnake run --caddy --config /srv/Caddyfile", "as it is started"
     assert "sandbox" not in isolating(runner, 0), "root's apps cannot be in one"
+    loading = "the daemon, process 77, is loading another version"
+    (found,) = check_daemon(None, loading, "/srv/Caddyfile", runner._replace(unit=None), holder=77)
+    assert found.fix == "caddysnake status --config /srv/Caddyfile", "nor to kill it"
 
 
 @needs_root

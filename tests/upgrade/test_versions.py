@@ -5,15 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemon import Process, alive, get, workers
+from support.admin import socket_of
+from support.daemon import Process, alive, eventually, get, workers
 
 import caddysnake
+from caddysnake.cli.calling import CallFailed, Target, call
 
 pytestmark = pytest.mark.system
 
@@ -115,6 +118,23 @@ def test_a_version_that_speaks_otherwise_with_workers_is_refused(installed: Inst
     assert refused.returncode == 1
     assert "of the channel" in refused.stderr
     installed.ask()
+
+
+def test_while_another_version_loads_nobody_is_told_that_the_daemon_hangs(installed: Installed) -> None:
+    held, reached = (installed.process.log_path.parent / name for name in ("held", "reached"))
+    held.touch()
+    asked = "    state_fd, standin, pid = _numbers(told, 3)\n"
+    waits = f"    open({str(reached)!r}, 'w')\n    while os.path.exists({str(held)!r}):\n        os.sched_yield()\n"
+    installed.change("daemon/upgrade/handover.py", asked, asked + waits)
+    installed.process.popen.send_signal(signal.SIGUSR2)
+    eventually(reached.exists)
+    target = Target(str(socket_of(installed.process)))
+    with pytest.raises(CallFailed, match=f"process {installed.process.pid}, is loading another version") as caught:
+        call(target, "GET", "/status", 0.2)
+    assert caught.value.hint == "ask again in a moment"
+    held.unlink()
+    installed.process.wait_for_log('"upgraded"')
+    assert call(target, "GET", "/status")["daemon"]["pid"] == installed.process.pid
 
 
 def test_a_version_that_fails_in_the_end_starts_everything_afresh_on_the_same_sockets(installed: Installed) -> None:
