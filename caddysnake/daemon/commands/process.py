@@ -253,6 +253,7 @@ class SupervisedProcess:
         """Go on where ``saved`` says."""
         if saved.execution is not None:
             self._execution = Execution.restored(self.app, saved.execution)
+            self._pid = self._execution.pid
         self.state, self.since, self.restarts = ProcessState(saved.state), saved.since, saved.restarts
         self.last_end, self._backoff.failures = saved.last_end, saved.failures
         if saved.stop_in_s is not None:
