@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import grp
 import os
 import pwd
@@ -152,6 +153,18 @@ def open_folder(path: str, make: int | None = None) -> int:
             os.close(current)
         raise
     return current
+
+
+def spare(folder: str, former: int = -1) -> int:
+    """A descriptor of ``folder``, the caller's, with a lock: as long as it is open, systemd-tmpfiles(8) removes nothing
+    in there, however old it is (tmpfiles.d(5)). ``former``: of another folder, to be closed. Raises ``OSError``.
+    """
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    if former >= 0:
+        os.close(former)
+    with contextlib.suppress(BlockingIOError):  # it is at work there
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    return handle
 
 
 def _parts(path: str) -> list[str]:

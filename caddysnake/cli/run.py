@@ -97,7 +97,8 @@ def serve_file(source: Source, with_caddy: bool, setting: RunSetting, left: Left
     if caddy is None:
         return _report(NO_CADDY)
     try:
-        folder = private_folder(absolute(source.file, setting.base))
+        known = left.state.caddy.folder if left is not None and left.state.caddy is not None else ""
+        folder = private_folder(absolute(source.file, setting.base), known)
     except RuntimeDirError as exc:
         return _report(str(exc))
     try:

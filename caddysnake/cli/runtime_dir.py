@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from .. import files
+from ..config.plan.admin import make_private
 from ..config.plan.places import runtime_folder, service_folder
 
 
@@ -16,26 +17,22 @@ class RuntimeDirError(Exception):
     """There is no place for our own sockets."""
 
 
-def private_folder(purpose: str) -> Path:
-    """A folder of mode 0700 for ``purpose`` (the Caddyfile's path), made if need be. Raises ``RuntimeDirError``.
+def private_folder(purpose: str, known: str = "") -> Path:
+    """A folder of mode 0700 for ``purpose`` (the Caddyfile's path), made if need be; the one that is ``known``, if any.
+    Raises ``RuntimeDirError``.
 
     The same each time, so that what a killed daemon left there is found and replaced, and a second daemon on the same
     file is told that it is the second.
     """
     digest = hashlib.sha256(purpose.encode()).hexdigest()[:12]
     base = service_folder(os.environ) or runtime_folder(os.environ)
-    if base:
-        folder = Path(base) / "caddysnake" / digest
-    else:
-        folder = Path(tempfile.gettempdir()) / f"caddysnake-{os.geteuid()}-{digest}"
+    usual = f"{base}/caddysnake/{digest}" if base else f"{tempfile.gettempdir()}/caddysnake-{os.geteuid()}-{digest}"
+    folder = Path(known or usual)
     try:
-        handle = files.open_folder(str(folder.absolute()), make=0o700)
-        info = os.fstat(handle)
-        os.close(handle)
+        make_private(str(folder.absolute()))
     except OSError as exc:
-        raise RuntimeDirError(f"cannot make {folder} for sockets: {exc.strerror}") from None
-    if info.st_uid != os.geteuid() or info.st_mode & 0o077:
-        raise RuntimeDirError(f"{folder} is not a private folder of this user: remove it, or set XDG_RUNTIME_DIR")
+        hint = "remove it, or set XDG_RUNTIME_DIR"
+        raise RuntimeDirError(f"cannot use {folder} for sockets: {exc.strerror}: {hint}") from None
     return folder
 
 

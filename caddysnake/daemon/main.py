@@ -345,6 +345,7 @@ class Daemon:
     def _sweep(self) -> None:
         pause_s = min(_SWEEP_S, (self._service.watchdog_s or _SWEEP_S * 4) / 4)
         self._sweeping = self._loop.call_later(pause_s, self._sweep)
+        self._front_proxy.sweep()
         self.serving.sweep()
         for each in self._control_endpoints:
             each.sweep()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ from support.daemon import (
     eventually,
     free_port,
     get,
+    is_spared,
     workers,
 )
 
@@ -89,6 +91,28 @@ def test_a_caddy_that_dies_is_started_again(tmp_path: Path, environ: dict[str, s
         eventually_answers(port)
         assert workers(process.pid) == before
         assert process.stop() == 0
+
+
+@pytest.mark.parametrize("environ", ["current"], indirect=True)
+def test_the_folder_of_the_sockets_is_spared_and_made_anew_when_somebody_has_removed_it(
+    tmp_path: Path, environ: dict[str, str]
+) -> None:
+    port = free_port()
+    with daemon(tmp_path, write(tmp_path, port), "--caddy", environ=environ) as process:
+        folders = Path(environ["XDG_RUNTIME_DIR"], "caddysnake").iterdir()
+        (folder,) = (each for each in folders if each.name != "admin")
+        assert is_spared(folder)
+        shutil.rmtree(folder)
+        process.wait_for_log("a socket was gone, and is made anew")
+        assert folder.stat().st_mode & 0o777 == 0o700
+        os.kill(min(below(process.pid, CADDY)), signal.SIGKILL)
+        process.wait_for_log("caddy ended and is started again")
+        eventually_answers(port)
+        process.popen.send_signal(signal.SIGUSR2)
+        process.wait_for_log('"upgraded"')
+        assert is_spared(folder)
+        assert process.stop() == 0
+    assert not folder.exists()
 
 
 def test_after_a_daemon_was_killed_the_next_starts_at_once_and_nothing_of_the_first_is_left(

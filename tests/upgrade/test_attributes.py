@@ -181,7 +181,7 @@ LOOKED_AT = {
     ),
     "supervisor.caddy.process.Caddy": (
         "_asking _backoff _binary _door _ended _file _folder _knows_default _loop _output _part _pidfd "
-        "_process _ready _restart _started_at _stopping"
+        "_process _ready _restart _spared _started_at _stopping"
     ),
     "system.log.process.LogProcess": (
         "_again _answers _asking _beat_at _channel _is_armed _is_wanted _lock _lost _loop _outbox _outlets _pidfd "

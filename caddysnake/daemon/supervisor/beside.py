@@ -46,6 +46,9 @@ class FrontProxy:
         """Children that it reaps itself."""
         return set()
 
+    def sweep(self) -> None:
+        """To be called every second or so."""
+
 
 class ControlEndpoint:
     """Something that is there before the first app is started, and until the last one has ended."""

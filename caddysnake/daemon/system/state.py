@@ -282,6 +282,8 @@ class CaddySnapshot(snapshots.Snapshot):
     """It was started with the variable that says where, should its part not."""
     outlets: snapshots.OutputPipesSnapshot | None = None
     """None: it has our standard error."""
+    folder: str = ""
+    """Of its file, and of the sockets; empty: a former version did not say."""
 
 
 class SourceSnapshot(snapshots.Snapshot):

@@ -37,6 +37,7 @@ _SWEEPS = 5
 _LOOK_S = 0.02
 
 _base: str | None = None
+_spared = -1  # what ``files.spare`` gave for it
 _is_kept = False
 _base_lock = threading.Lock()
 """While it may be empty: whoever removes it then must not meet whoever is about to use it."""
@@ -56,19 +57,21 @@ def kept_base() -> str:
 
 
 def _new_base() -> str:
-    global _base
+    global _base, _spared
     _remover.add(("(left by killed daemons)", _emptied_stale(tempfile.gettempdir())))
     _base = tempfile.mkdtemp(prefix=f"caddysnake-{os.getpid()}-{_namespace()}-")
     os.chmod(_base, 0o711)
+    _spared = files.spare(_base, _spared)
     return _base
 
 
 def restore(folder: str | None) -> None:
     """Another image of this daemon has made ``folder`` for all of them, and may not have removed all that is gone."""
-    global _base
+    global _base, _spared
     _base = folder
     if folder is not None:
         with contextlib.suppress(OSError):
+            _spared = files.spare(folder, _spared)
             gone = [f"{folder}/{name}" for name in os.listdir(folder) if name.startswith(_GONE)]
             _remover.add(*((each, emptied(each)) for each in gone))
 

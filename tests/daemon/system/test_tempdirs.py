@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.daemon import is_spared
 from support.worker import PATIENCE_S
 
 from caddysnake.daemon.system import tempdirs
@@ -42,6 +43,14 @@ def nest(folder: Path, depth: int) -> None:
         os.close(here)
         here = inner
     os.close(here)
+
+
+def test_they_are_spared_by_who_removes_what_is_old(place: Path) -> None:
+    folder = made()
+    assert is_spared(folder.parent)
+    tempdirs.restore(str(folder.parent))
+    assert is_spared(folder.parent)
+    tempdirs.discard(str(folder))
 
 
 def test_a_folder_nested_thousands_deep_is_removed(place: Path) -> None:

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from .... import files
+from ....config.plan.admin import make_private
 from ....config.stock.caddy_admin import CADDYS_DEFAULT, OFF
 from ...apps.spec import StartFailed
 from ...system import kinship, processes
@@ -62,6 +64,7 @@ class Caddy(FrontProxy):
         self._knows_default = False
         """The one that runs was told by a variable where its admin API listens, should its part not say that."""
         self._file = self._write(part)
+        self._spared = -1  # what ``files.spare`` gave for the folder
         self._output = HeldOutput()
         self._asking: subprocess.Popen[bytes] | None = None
         self._loop = asyncio.get_running_loop()
@@ -227,6 +230,19 @@ class Caddy(FrontProxy):
                 if pid == os.getpid() or not kinship.exists(pid):
                     file.unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Should somebody have cleared up the folder, in which the sockets are too, make it anew."""
+        if not self._stopping and not self._file.exists():
+            with contextlib.suppress(OSError):  # whose sockets are gone say why
+                self._settle()
+
+    def _settle(self) -> None:
+        make_private(str(self._folder))
+        self._spared = files.spare(str(self._folder), self._spared)
+        self._clear_up()
+        if not self._file.exists():
+            self._file.write_text(self._text(self._part))
+
     def _remove_files(self) -> None:
         with contextlib.suppress(OSError):
             self._file.unlink(missing_ok=True)
@@ -266,12 +282,15 @@ class Caddy(FrontProxy):
             knows_default=self._knows_default,
             outlets=self._output.snapshot() if is_up else None,
             restart_in_s=0.0 if self._restart is None else max(0.0, self._restart.when() - self._loop.time()),
+            folder=str(self._folder),
         )
 
     def restore(self, saved: CaddySnapshot | None) -> None:
         """What it runs is what the former version wrote; the next start is of what this one has."""
         if saved is None:
             return
+        with contextlib.suppress(OSError):
+            self._settle()
         self._started_at = saved.started_at
         self._backoff.failures = saved.failures
         self._output.restore(saved.outlets)
@@ -315,9 +334,10 @@ class Caddy(FrontProxy):
     def _spawn(self, options: Sequence[str] = (), told: bytes = b"") -> None:
         """``told`` is what it reads on standard input."""
         self._restart = None
-        self._clear_up()
-        with contextlib.suppress(OSError):
-            self._file.write_text(self._text(self._part))  # should somebody have cleared up the folder
+        try:
+            self._settle()
+        except OSError as exc:
+            raise StartFailed(_NAME, "caddy", f"cannot use {self._folder}: {exc.strerror}") from None
         self._ended.clear()
         self._started_at = time.monotonic()
         try:
