@@ -114,6 +114,7 @@ class HttpConnection:
             while (head := parser.head) is None:
                 if not await self._feed():
                     return None
+        self.since = None
         self._response = Response(head, not head.keep_alive)
         return head
 

@@ -25,6 +25,8 @@ from support.load import app
 
 from caddysnake.admin.attending import AdminServer, _Open
 from caddysnake.admin.connection import BODY_S, HEAD_S
+from caddysnake.admin.hosting import SILENT_S, Hosting
+from caddysnake.admin.request import Answer, Request
 from caddysnake.config.language.values import SocketAddress
 from caddysnake.config.plan.admin import AdminEndpoint
 from caddysnake.daemon.main import Daemon
@@ -216,3 +218,35 @@ def test_a_default_address_that_cannot_be_had_at_the_start_is_tried_again(tmp_pa
         await admin.stop()
 
     asyncio.run(bring_up())
+
+
+def test_who_is_being_answered_is_not_ended_for_others() -> None:
+    async def serve() -> list[bytes]:
+        go, asked = asyncio.Event(), asyncio.Queue[Request]()
+
+        async def answer(request: Request) -> Answer:
+            await asked.put(request)
+            await go.wait()
+            return Answer(200, b"here", {})
+
+        hosting = Hosting(answer, lambda exc: Answer(exc.status, b"", {}), 8, PATIENCE_S)
+        loop = asyncio.get_running_loop()
+        got = []
+        with contextlib.ExitStack() as held:
+            clients = []
+            for _ in range(8):
+                ours, client = socket.socketpair()
+                clients.append(held.enter_context(client))
+                client.setblocking(False)
+                client.send(b"GET / HTTP/1.0\r\n\r\n")
+                hosting.accept(ours)
+                await asked.get()
+            await asyncio.sleep(2 * SILENT_S)
+            assert not hosting.has_room()
+            go.set()
+            for client in clients:
+                got.append((await loop.sock_recv(client, 4096))[-4:])
+        await hosting.stop()
+        return got
+
+    assert asyncio.run(serve()) == [b"here"] * 8
