@@ -278,11 +278,6 @@ class Driver:
         owned = self._variables.copy().run(call.run, environ)
         if received:
             counters.receive(parser.received if owned else received)
-        waited = start - arrived
-        if waited > 0.0:
-            counters.waited_s += waited
-            if waited > _PROMPT_S:
-                counters.waited(waited)
         if not call.failed:
             counters.end(start, call.status, call.sent_bytes)
         elif call.is_late:
@@ -295,6 +290,11 @@ class Driver:
             del self._under_way[get_ident()]
             if (took_s := time.monotonic() - start) >= self._slow.limit_s:
                 self._slow.end(environ, took_s)
+        waited = start - arrived
+        if waited > 0.0:
+            counters.waited_s += waited
+            if waited > _PROMPT_S:
+                counters.waited(waited)
         if owned:
             connection.free_at = counters.now
         if self._log is not None:
