@@ -20,7 +20,7 @@ from .running import Running
 log = FieldLog("caddysnake.daemon")
 
 _LOOK_SELDOM_S, _MANY = 10.0, 64
-"""Who was asked for within this is not put to sleep for the others' sake."""
+"""Between two looks, where there are more workers than that: each is a read of its own."""
 _NEAR = 0.9
 _TELL_S = 60.0
 
