@@ -140,13 +140,15 @@ def _of_file(file: str) -> Target:
             if os.path.isabs(runs) and is_same(path, runs):
                 return seen.target
             others.append((seen, runs))
-    unit = "" if mine or _ADMIN_OFF.search(_options_of(path)) else _unit_of(path)
+    is_off = bool(_ADMIN_OFF.search(_options_of(path)))
+    unit = "" if mine or is_off else _unit_of(path)
     if said is not None and not unit:
         return said  # whoever calls it says why that cannot be
     if mine:
         where = f"the daemon of {path} is at {mine[0].target}, which this user may not use"
         raise CallFailed(f"{where}: {_call_as(mine[0].uid)}", silence=Silence.DENIED)
-    raise CallFailed(unit or _nobody(path, file, others))
+    silence = Silence.UNKNOWN if is_off else Silence.ABSENT
+    raise CallFailed(unit or _nobody(path, file, others, is_off), silence=silence)
 
 
 def _unit_of(path: str) -> str:
@@ -160,10 +162,10 @@ def _unit_of(path: str) -> str:
     return f"no daemon answers for {path}: {text}\n{'Its log' if command == unit.log else 'Hint'}: {command}"
 
 
-def _nobody(path: str, file: str, others: list[tuple[_Seen, str]]) -> str:
+def _nobody(path: str, file: str, others: list[tuple[_Seen, str]], is_off: bool) -> str:
     start = f"`caddysnake run --config {file}`"
     text = f"no daemon answers for {path}: start it with {start}, or say where its admin API is with --address"
-    if _ADMIN_OFF.search(_options_of(path)):
+    if is_off:
         text = (
             f"{path} says `admin off`, so a daemon that runs it can be asked nothing: take that line out, "
             f"or write `admin unix//path`, and start it anew with {start}"

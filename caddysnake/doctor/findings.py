@@ -29,6 +29,7 @@ class Silence(Enum):
     """Why a daemon says nothing of itself."""
 
     UNKNOWN = ""
+    ABSENT = "absent"  # none runs, as far as can be seen
     HANGS = "hangs"
     STOPPED = "stopped"  # by a signal
     DENIED = "denied"  # to this user

@@ -59,10 +59,10 @@ def check_daemon(
         yield TOPIC.bad(text, f"kill -KILL {holder} && {start}")
     elif silence is Silence.DENIED:
         yield TOPIC.doubt(f"it cannot be asked: {why_not}", f"sudo caddysnake doctor --config {quoted}")
-    elif holder is not None and not why_not.startswith("no daemon"):
+    elif holder is not None and silence is not Silence.ABSENT:
         yield TOPIC.doubt(f"it cannot be asked: {why_not}", f"caddysnake status --config {quoted}")
     else:
-        why = "" if why_not.startswith("no daemon") else f": {why_not}"
+        why = "" if silence is Silence.ABSENT else f": {why_not}"
         yield TOPIC.doubt(f"no daemon runs {file}{why}", start)
         text = "whether its apps can be imported is not known while none runs it"
         yield _APPS.doubt(text, f"caddysnake validate --import --config {quoted}")

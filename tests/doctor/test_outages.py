@@ -297,7 +297,8 @@ def test_a_unit_that_is_started_again_and_again_leads_to_its_log() -> None:
     refused = "the daemon of /srv/Caddyfile is at unix//run/s.sock, which this user may not use: call as root"
     (found,) = check_daemon(None, refused, "/srv/Caddyfile", runner._replace(unit=None), silence=Silence.DENIED)
     assert found.fix == "sudo caddysnake doctor --config /srv/Caddyfile", "not to start another one"
-    found, _ = check_daemon(None, "no daemon answers", "/srv/Caddyfile", runner._replace(unit=None), with_caddy=True)
+    nobody = runner._replace(unit=None)
+    found, _ = check_daemon(None, "…", "/srv/Caddyfile", nobody, silence=Silence.ABSENT, with_caddy=True)
     assert found.fix == "caddysnake run --caddy --config /srv/Caddyfile", "as it is started"
     assert "sandbox" not in isolating(runner, 0), "root's apps cannot be in one"
     loading = "the daemon, process 77, is loading another version"
