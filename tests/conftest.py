@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,6 +15,9 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from support.tenants import Public
     from xdist.scheduler import LoadScopeScheduling
+
+# Behind an & of a shell without job control SIGINT is ignored, also by what tests start, and end by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["support.leaks", "support.no_skips"]
 

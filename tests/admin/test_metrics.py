@@ -63,6 +63,9 @@ def test_everything_is_measured_and_no_counter_goes_back(folder: Path) -> None:
             assert get("/", path=folder / "x.sock")[0] == 200
         for host, status in (("ann.test", 200), ("ben.test", 200), ("none.test", 404)):
             assert get("/", path=folder / "t.sock", Host=host)[0] == status
+        # A thread counts what it has answered when it waits for more.
+        eventually(lambda: of(scrape(process), "caddysnake_http_requests_total", app=TEMPLATE) == 2, process)
+        eventually(lambda: of(scrape(process), "caddysnake_http_requests_total", app=APP) == 7, process)
         first = scrape(process)
         assert of(first, "caddysnake_http_requests_total", app=APP) == 7
         assert of(first, "caddysnake_http_responses_total", app=APP, **{"class": "2xx"}) == 7
